@@ -1,0 +1,1 @@
+//! Thin adapters: translate, call, translate back.

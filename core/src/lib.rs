@@ -1,0 +1,6 @@
+//! Kalends decides here, and only here.
+
+pub mod failure;
+pub mod id;
+pub mod rng;
+pub mod time;
