@@ -1,0 +1,1 @@
+//! Reading a refusal: HTTP status and body to a typed [`Failure`](crate::failure::Failure).

@@ -1,0 +1,12 @@
+//! Google Calendar's protocol without I/O: what to ask, and what an answer means.
+//!
+//! The adapter only sends a [`query`] and hands the answer's status and bytes back; reading a page, telling a rate
+//! limit from a missing permission and choosing parameters happen here, so that the simulator runs the same code.
+//!
+//! Reading order: [`query`] (what is asked), [`event`] (the wire form of one event), [`page`] (reading an answer),
+//! [`failure`] (reading a refusal).
+
+pub mod event;
+pub mod failure;
+pub mod page;
+pub mod query;

@@ -1,0 +1,524 @@
+//! The language that every store speaks: a [`Command`] in, a [`Reply`] out.
+//!
+//! The same commands go to the [`Queue`](super::Queue) value in the simulator, to the embedded store and to Redis. A
+//! store answers each command with a [`Stamped`] reply: the reply and the store's own time, which is the one clock of
+//! the whole fleet.
+//!
+//! Every command may be sent again after a lost reply: the second one finds what the first one did and says so.
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{
+    JobKey, JobListing, JobState, QueueStats, ScheduleState, SourceSettings, UserState,
+};
+use crate::failure::LimitScope;
+use crate::id::{ScheduleName, SourceName, UserId, WorkerId};
+use crate::policy::limit::Limit;
+use crate::policy::schedule::ScheduleDefinition;
+use crate::time::Timestamp;
+
+/// At most this many jobs, users or leases in one command. A store refuses more: its scripts stay short.
+pub const BATCH_MAX: usize = 1_000;
+/// A cursor or progress text is at most this long, in bytes.
+pub const CURSOR_BYTES_MAX: usize = 256 * 1024;
+/// A lease may last at most this long, in milliseconds.
+pub const LEASE_MS_MAX: u64 = 60 * 60 * 1_000;
+
+/// A fencing token: only ever grows within a store, and from one store to the next.
+///
+/// A token is the larger of "one more than the last" and the store's time in microseconds, so a store that starts
+/// anew, or lost its last second in a failover, still hands out larger ones than before.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct LeaseToken(pub u64);
+
+/// Names a lease: which job, and under which fencing token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LeaseRef {
+    /// The job that is leased.
+    pub key: JobKey,
+    /// The token under which it is.
+    pub token: LeaseToken,
+}
+
+/// Who goes first among jobs that are ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// The scheduled background sync: the most overdue first.
+    #[default]
+    Scheduled,
+    /// "Sync now": ahead of scheduled ones, unless this user started within
+    /// [`SYNC_NOW_INTERVAL_MS`](super::SYNC_NOW_INTERVAL_MS), so that one flooding user takes nothing from others.
+    Now,
+}
+
+/// A job to enqueue: one sync of one user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// Whose calendars.
+    pub user: UserId,
+    /// Not to be started earlier than this (store time).
+    pub run_at: Timestamp,
+    /// The tick on whose behalf; `None` for "sync now".
+    pub nominal_at: Option<Timestamp>,
+    /// Its lane.
+    pub priority: Priority,
+}
+
+/// How a finished job ended, as it is kept in the history and on the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum CommitOutcome {
+    /// The user's graph equals the calendar as of this sync.
+    Synced {
+        /// Events written or updated.
+        upserted: u64,
+        /// Events removed.
+        deleted: u64,
+        /// Events set aside as invalid, in this sync.
+        quarantined: u64,
+        /// Requests made to the source.
+        requests: u64,
+        /// A full pass was made (first sync, or after a lost token).
+        full: bool,
+    },
+    /// Nothing to write to, or nothing to do; the note says why.
+    Skipped {
+        /// The reason, for people.
+        note: String,
+    },
+    /// A fan-out laid this many users over the period.
+    FannedOut {
+        /// Users for whom a job was enqueued or coalesced.
+        users: u64,
+    },
+}
+
+/// What a completed job commits, atomically with its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The new cursor of the user, opaque to the queue; `None` leaves the stored one.
+    pub cursor: Option<String>,
+    /// When the user is due again (nominal, from the schedule); `None` leaves it as it stands.
+    pub next_due_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: CommitOutcome,
+}
+
+/// Why a user is parked: not scheduled until somebody acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParkReason {
+    /// The grant was revoked or is too narrow: the user must connect again.
+    NeedsReauth,
+    /// An operator parked the user.
+    Operator,
+}
+
+/// One thing that a store is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Makes a source known, or changes its settings. Settings that are the same as the last defined ones leave an
+    /// operator's [`Command::SetLimit`] in force, so a restart does not undo it.
+    /// Reply: [`Reply::Done`].
+    DefineSource {
+        /// The source.
+        source: SourceName,
+        /// Its settings.
+        settings: SourceSettings,
+    },
+    /// Stores a schedule under its name, or changes it; the same definition again changes nothing. A new schedule's
+    /// first tick is the first one after now. A changed one gets a higher revision and keeps its last tick.
+    /// Reply: [`Reply::Schedule`], or [`Refusal::UnknownSource`].
+    DefineSchedule {
+        /// Its name.
+        schedule: ScheduleName,
+        /// What it is.
+        definition: ScheduleDefinition,
+    },
+    /// Forgets a schedule and its waiting fan-out. Reply: [`Reply::Done`], also if there was none.
+    RemoveSchedule {
+        /// Its name.
+        schedule: ScheduleName,
+    },
+    /// Moves a schedule from tick `after` to tick `at`, exactly once over all processes: the first to say so wins.
+    /// With `fire`, the fan-out job of this tick is enqueued in the same step.
+    /// Reply: [`Reply::Fired`] or [`Reply::AlreadyFired`].
+    Tick {
+        /// The schedule.
+        schedule: ScheduleName,
+        /// The revision of the definition from which `at` was computed; an old one is refused.
+        revision: u64,
+        /// The last tick as the sender knows it.
+        after: Timestamp,
+        /// The tick to record; later than `after` and not later than now.
+        at: Timestamp,
+        /// Ticks between the two (and `at` itself, if it is not fired) that are skipped for good.
+        missed: u64,
+        /// Whether `at` fires.
+        fire: bool,
+    },
+    /// Enqueues jobs, at most [`BATCH_MAX`]. A user has one outstanding job: another one coalesces into it (the earlier
+    /// time and the higher priority win), and one that comes while the job is active makes it run once more afterwards.
+    /// Jobs of users who are not enrolled, or parked, are left out and counted.
+    /// Reply: [`Reply::Enqueued`], [`Refusal::UnknownSource`], or with a `checkpoint` also [`Refusal::LeaseLost`].
+    Enqueue {
+        /// The source.
+        source: SourceName,
+        /// The jobs.
+        jobs: Vec<NewJob>,
+        /// A fan-out's lease and progress, saved in the same step so that a crash never enqueues a page twice.
+        checkpoint: Option<(LeaseRef, String)>,
+    },
+    /// Asks for up to `slots` jobs that may start now. Also hands expired leases back first, and gives again whatever
+    /// this worker has leased without knowing it (`held` lists what it knows), in case a reply was lost.
+    /// Reply: [`Reply::Claimed`].
+    Claim {
+        /// Who asks.
+        worker: WorkerId,
+        /// How many sync jobs at the most.
+        slots: u32,
+        /// How many fan-outs at the most: they have a lane of their own and never wait behind their own children.
+        fan_out_slots: u32,
+        /// How long the leases last without a heartbeat, in milliseconds, at most [`LEASE_MS_MAX`].
+        lease_ms: u64,
+        /// The leases that the worker knows it holds.
+        held: Vec<LeaseToken>,
+    },
+    /// Extends leases to `lease_ms` from now. Reply: [`Reply::Heartbeat`] with those that are lost.
+    Heartbeat {
+        /// The leases.
+        leases: Vec<LeaseRef>,
+        /// How long from now, in milliseconds.
+        lease_ms: u64,
+    },
+    /// Saves how far a long job came, extends nothing, and asks leave for `requests` more requests to the source.
+    /// For a sync job the text replaces the user's cursor. Reply: [`Reply::Permit`] or [`Refusal::LeaseLost`].
+    Checkpoint {
+        /// The lease.
+        lease: LeaseRef,
+        /// The progress, opaque to the queue, at most [`CURSOR_BYTES_MAX`] bytes; `None` saves nothing.
+        progress: Option<String>,
+        /// How many requests are wanted, at most [`BATCH_MAX`]; 0 asks for none.
+        requests: u32,
+    },
+    /// Ends a job and commits, atomically. A repeated one hears [`Reply::AlreadyDone`].
+    /// Reply: [`Reply::Done`], [`Reply::AlreadyDone`] or [`Refusal::LeaseLost`].
+    Complete {
+        /// The lease.
+        lease: LeaseRef,
+        /// What to commit.
+        commit: Commit,
+    },
+    /// Ends the attempt; the job waits until `at` and is tried again. The attempt counts.
+    /// Reply: as for [`Command::Complete`].
+    Retry {
+        /// The lease.
+        lease: LeaseRef,
+        /// Not before this.
+        at: Timestamp,
+        /// Why, for people.
+        error: String,
+    },
+    /// Gives the job up, into the dead letters. The user stays enrolled and is due again by time alone, unless parked.
+    /// Reply: as for [`Command::Complete`].
+    Fail {
+        /// The lease.
+        lease: LeaseRef,
+        /// Why, for people.
+        error: String,
+        /// When the user is due again; `None` leaves it as it stands.
+        next_due_at: Option<Timestamp>,
+        /// Parks the user, visibly, until somebody acts.
+        park: Option<ParkReason>,
+    },
+    /// Hands a job back unharmed (shutdown, a closed gate): the attempt does not count, progress stays.
+    /// Reply: as for [`Command::Complete`].
+    Release {
+        /// The lease.
+        lease: LeaseRef,
+        /// Not to be started before this; `None`: at once.
+        at: Option<Timestamp>,
+    },
+    /// The source said "slow down": hands the job back like [`Command::Release`] and closes the gate of the user or of
+    /// the whole source. Without `retry_after_ms` the pause doubles with each answer in a row, from
+    /// [`GATE_BASE_MS`](super::GATE_BASE_MS) to [`GATE_CAP_MS`](super::GATE_CAP_MS).
+    /// Reply: [`Reply::GateClosed`], [`Reply::AlreadyDone`] or [`Refusal::LeaseLost`] (the gate closes even then).
+    Limited {
+        /// The lease.
+        lease: LeaseRef,
+        /// What has to wait.
+        scope: LimitScope,
+        /// For how long, in milliseconds, if the source said so.
+        retry_after_ms: Option<u64>,
+        /// Added to the pause, in milliseconds: drawn by the node, so that processes do not come back in step.
+        jitter_ms: u64,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An operator stops a source (or all): nothing new starts, what runs goes on. Reply: [`Reply::Done`].
+    Pause {
+        /// The source; `None`: every source.
+        source: Option<SourceName>,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Undoes [`Command::Pause`]; starts come back slowly. Reply: [`Reply::Done`].
+    Resume {
+        /// The source; `None`: every source.
+        source: Option<SourceName>,
+    },
+    /// An operator changes the job limit of a source, at once. Reply: [`Reply::Done`] or [`Refusal::UnknownSource`].
+    SetLimit {
+        /// The source.
+        source: SourceName,
+        /// The new limit; `None`: unlimited.
+        jobs: Option<Limit>,
+    },
+    /// Pages through the users that are due, the most overdue first. Parked users are not due.
+    /// Reply: [`Reply::DueUsers`].
+    DueUsers {
+        /// The source.
+        source: SourceName,
+        /// Users whose due time is not later than this.
+        due_by: Timestamp,
+        /// The last one of the page before; `None` for the first page.
+        after: Option<(Timestamp, UserId)>,
+        /// How many at the most, up to [`BATCH_MAX`].
+        limit: u32,
+    },
+    /// Users begin to be synced, due at `due_at`. An enrolled user stays as it is, but is unparked.
+    /// Reply: [`Reply::Count`] of users that are new or unparked, or [`Refusal::UnknownSource`].
+    Enroll {
+        /// The source.
+        source: SourceName,
+        /// The users, at most [`BATCH_MAX`].
+        users: Vec<UserId>,
+        /// When they are due first.
+        due_at: Timestamp,
+    },
+    /// Users cease to be synced: waiting jobs go, active ones lose their lease, the cursor is forgotten.
+    /// Reply: [`Reply::Count`] of users that were enrolled.
+    Unenroll {
+        /// The source.
+        source: SourceName,
+        /// The users, at most [`BATCH_MAX`].
+        users: Vec<UserId>,
+    },
+    /// Reads one user. Reply: [`Reply::User`].
+    User {
+        /// The source.
+        source: SourceName,
+        /// The user.
+        user: UserId,
+    },
+    /// Pages through enrolled users by name. Reply: [`Reply::Users`].
+    Users {
+        /// The source.
+        source: SourceName,
+        /// The last one of the page before.
+        after: Option<UserId>,
+        /// How many at the most, up to [`BATCH_MAX`].
+        limit: u32,
+    },
+    /// Reads all schedules (there are few). Reply: [`Reply::Schedules`].
+    Schedules,
+    /// Reads the counts. Reply: [`Reply::Stats`].
+    Stats,
+    /// Pages through jobs of one state: waiting and delayed by time, active by key, finished ones newest first.
+    /// Reply: [`Reply::Jobs`].
+    Jobs {
+        /// The state.
+        state: JobState,
+        /// How many to leave out from the start.
+        offset: u32,
+        /// How many at the most, up to [`BATCH_MAX`].
+        limit: u32,
+    },
+    /// Enqueues a dead letter again and takes it out of the list. Reply: [`Reply::Count`].
+    RetryFailed {
+        /// The dead letter's number; `None`: all of them (up to [`BATCH_MAX`] a command).
+        number: Option<u64>,
+    },
+    /// Removes a waiting or delayed job. An active one is left alone. Reply: [`Reply::Count`].
+    Remove {
+        /// The job.
+        key: JobKey,
+    },
+}
+
+/// A job, leased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Which job, under which token.
+    pub lease: LeaseRef,
+    /// The lease is lost at this time unless a heartbeat extends it.
+    pub expires_at: Timestamp,
+    /// Which attempt this is, from 1. Attempts that a limit or a shutdown ended do not count.
+    pub attempt: u32,
+    /// The tick on whose behalf; `None` for "sync now".
+    pub nominal_at: Option<Timestamp>,
+    /// The user's cursor, or the fan-out's progress.
+    pub cursor: Option<String>,
+    /// Leave for the first request to the source is included.
+    pub requests: u32,
+}
+
+/// What a store answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It had been done before, by the same lease.
+    AlreadyDone,
+    /// How many were affected.
+    Count {
+        /// The number.
+        count: u64,
+    },
+    /// The schedule as it now stands.
+    Schedule {
+        /// Its state.
+        state: ScheduleState,
+    },
+    /// This tick is the sender's.
+    Fired {
+        /// The schedule as it now stands.
+        state: ScheduleState,
+    },
+    /// Somebody else recorded this tick, or the definition changed; `None` if the schedule is gone.
+    AlreadyFired {
+        /// The schedule as it now stands.
+        state: Option<ScheduleState>,
+    },
+    /// Jobs were taken.
+    Enqueued {
+        /// New jobs.
+        added: u64,
+        /// Jobs that coalesced into an outstanding one.
+        coalesced: u64,
+        /// Jobs of users who are not enrolled or are parked: not taken.
+        refused: u64,
+    },
+    /// The answer to a claim.
+    Claimed {
+        /// What may start now.
+        leases: Vec<Lease>,
+        /// Expired leases that went back to the queue in this command.
+        recovered: u32,
+        /// Jobs that were given up because their lease expired too often.
+        buried: u32,
+        /// When it is worth asking again if nobody calls before; `None`: nothing is outstanding.
+        next_at: Option<Timestamp>,
+    },
+    /// The answer to a heartbeat.
+    Heartbeat {
+        /// Leases that the sender no longer holds.
+        lost: Vec<LeaseToken>,
+    },
+    /// The answer to a wish for requests.
+    Permit {
+        /// `None`: go ahead. Otherwise all of them have to wait until then.
+        wait_until: Option<Timestamp>,
+    },
+    /// A gate was closed.
+    GateClosed {
+        /// It opens then.
+        until: Timestamp,
+    },
+    /// A page of due users.
+    DueUsers {
+        /// The users with their due times, the most overdue first.
+        users: Vec<(Timestamp, UserId)>,
+        /// How many are due by then in all, this page and those before it included only while still due.
+        due_total: u64,
+    },
+    /// One user, if enrolled.
+    User {
+        /// The user's state.
+        state: Option<UserState>,
+    },
+    /// A page of users.
+    Users {
+        /// The users, by name.
+        users: Vec<(UserId, UserState)>,
+    },
+    /// All schedules.
+    Schedules {
+        /// By name.
+        schedules: Vec<(ScheduleName, ScheduleState)>,
+    },
+    /// The counts.
+    Stats {
+        /// The counts.
+        stats: QueueStats,
+    },
+    /// A page of jobs.
+    Jobs {
+        /// The jobs.
+        jobs: Vec<JobListing>,
+    },
+    /// The command was refused; nothing changed (but see [`Command::Limited`]).
+    Refused {
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Why a command was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "refusal", rename_all = "snake_case")]
+pub enum Refusal {
+    /// The source was never defined; define it, or correct its name.
+    UnknownSource {
+        /// The name that is not known.
+        source: SourceName,
+    },
+    /// The lease is not live, or its token is old: stop working on this job.
+    LeaseLost,
+    /// A bound was passed; send less.
+    TooLarge {
+        /// Which bound, in words.
+        what: String,
+    },
+    /// The command contradicts itself.
+    Invalid {
+        /// What is wrong, in words.
+        what: String,
+    },
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::UnknownSource { source } => {
+                write!(
+                    formatter,
+                    "unknown source {source}; define it first, or correct its name"
+                )
+            }
+            Refusal::LeaseLost => {
+                write!(
+                    formatter,
+                    "the lease is lost; another worker may have this job"
+                )
+            }
+            Refusal::TooLarge { what } => write!(formatter, "too large: {what}"),
+            Refusal::Invalid { what } => write!(formatter, "invalid: {what}"),
+        }
+    }
+}
+
+/// A value with the store's time at which it was true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped<T> {
+    /// The store's time.
+    pub now: Timestamp,
+    /// The value.
+    pub value: T,
+}
