@@ -1,0 +1,156 @@
+//! Ticks: which one is due, what was missed, and one command that makes it exactly once over all processes.
+//!
+//! A tick follows from the stored last tick and the definition alone, never from a chain of "next" ones: whoever comes
+//! first records it, the others hear where the schedule stands now.
+
+use super::Node;
+use super::io::Notice;
+use super::link::Purpose;
+use crate::id::{ScheduleName, SourceName};
+use crate::queue::command::{Command, Reply};
+use crate::queue::state::ScheduleState;
+use crate::time::{MINUTE_MS, Timestamp};
+
+/// After a tick that the store did not accept, the next try comes this much later, in milliseconds.
+pub const TICK_RETRY_MS: u64 = 250;
+/// The period assumed for a source without a schedule, in milliseconds.
+pub const PERIOD_MS_DEFAULT: u64 = 15 * MINUTE_MS;
+
+/// A schedule as this node last heard of it.
+#[derive(Debug)]
+pub(super) struct TickView {
+    pub(super) state: ScheduleState,
+    pub(super) in_flight: bool,
+    /// The next tick, in store time; `None` if there is none for years.
+    next_at: Option<Timestamp>,
+    /// Not to be tried before this, on the driver's clock.
+    not_before: Timestamp,
+}
+
+impl TickView {
+    fn new(state: ScheduleState) -> Self {
+        let next_at = state.definition.next_after(state.last_tick_at);
+        TickView { state, in_flight: false, next_at, not_before: Timestamp::from_ms(i64::MIN) }
+    }
+
+    fn update(&mut self, state: ScheduleState) {
+        if state != self.state {
+            self.next_at = state.definition.next_after(state.last_tick_at);
+            self.state = state;
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn ticks_refreshed(&mut self, schedules: Vec<(ScheduleName, ScheduleState)>) {
+        self.ticks.retain(|name, _| schedules.iter().any(|(stored, _)| stored == name));
+        for (name, state) in schedules {
+            self.tick_state(name, state);
+        }
+    }
+
+    fn tick_state(&mut self, name: ScheduleName, state: ScheduleState) {
+        if let Some(view) = self.ticks.get_mut(&name) {
+            view.update(state);
+            return;
+        }
+        let view = TickView::new(state);
+        if view.next_at.is_none() {
+            self.notice(Notice::ScheduleNeverFires { schedule: name.clone() });
+        }
+        self.ticks.insert(name, view);
+    }
+
+    /// The gap between ticks of `source` around `at`, in milliseconds.
+    pub(super) fn period_ms(&self, source: &SourceName, at: Timestamp) -> u64 {
+        let views = self.ticks.values().filter(|view| view.state.definition.source == *source);
+        views
+            .filter_map(|view| view.state.definition.period_ms(at))
+            .min()
+            .unwrap_or(PERIOD_MS_DEFAULT)
+    }
+
+    /// When a user of `source` is due after `nominal`: at the next tick after it. Measured from the nominal time, never
+    /// from when the sync really ran, so that every 15 minutes means 96 a day.
+    pub(super) fn next_due(&self, source: &SourceName, nominal: Timestamp) -> Option<Timestamp> {
+        let views = self.ticks.values().filter(|view| view.state.definition.source == *source);
+        views.filter_map(|view| view.state.definition.next_after(nominal)).min()
+    }
+
+    /// When the next tick is to be tried, on the driver's clock.
+    pub(super) fn next_tick_at(&self) -> Option<Timestamp> {
+        let waiting = self.ticks.values().filter(|view| !view.in_flight);
+        waiting
+            .filter_map(|view| Some(self.link.local_time(view.next_at?).max(view.not_before)))
+            .min()
+    }
+
+    pub(super) fn send_ticks(&mut self, now: Timestamp) {
+        let store_now = self.link.store_time(now);
+        let late_ms = self.settings.late_tick_ms;
+        let mut commands = Vec::new();
+        for (schedule, view) in &mut self.ticks {
+            let due = view.next_at.is_some_and(|next_at| next_at <= store_now);
+            if !due || view.in_flight || now < view.not_before {
+                continue;
+            }
+            let definition = &view.state.definition;
+            let after = view.state.last_tick_at;
+            let plan = definition.catch_up(after, store_now, late_ms);
+            let fire = plan.fire.first().copied();
+            let Some(at) = fire.or_else(|| definition.previous_at_or_before(store_now)) else {
+                continue;
+            };
+            view.in_flight = true;
+            let (fire, missed) = (fire.is_some(), plan.missed);
+            let purpose = Purpose::Tick { schedule: schedule.clone(), at, fire, missed };
+            let revision = view.state.revision;
+            let schedule = schedule.clone();
+            commands.push((purpose, Command::Tick { schedule, revision, after, at, missed, fire }));
+        }
+        for (purpose, command) in commands {
+            self.send_store(now, purpose, command);
+        }
+    }
+
+    pub(super) fn tick_answered(
+        &mut self,
+        now: Timestamp,
+        schedule: ScheduleName,
+        at: Timestamp,
+        fire: bool,
+        missed: u64,
+        reply: Reply,
+    ) {
+        if let Some(view) = self.ticks.get_mut(&schedule) {
+            view.in_flight = false;
+        }
+        match reply {
+            Reply::Fired { state } => {
+                self.tick_state(schedule.clone(), state);
+                if missed > 0 {
+                    self.notice(Notice::TicksMissed { schedule: schedule.clone(), count: missed });
+                }
+                if fire {
+                    self.notice(Notice::TickFired { schedule, at });
+                    self.claim.at = self.claim.at.min(now);
+                }
+            }
+            Reply::AlreadyFired { state: Some(state) } => {
+                self.tick_state(schedule.clone(), state);
+                if let Some(view) = self.ticks.get_mut(&schedule) {
+                    view.not_before = now.plus_ms(TICK_RETRY_MS);
+                }
+            }
+            Reply::AlreadyFired { state: None } => {
+                self.ticks.remove(&schedule);
+            }
+            other => {
+                self.expect_accepted("a tick", &other);
+                if let Some(view) = self.ticks.get_mut(&schedule) {
+                    view.not_before = now.plus_ms(TICK_RETRY_MS);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How far the sync of one user came: the text that the queue keeps, opaque to it, committed only under a live lease.
+//!
+//! It holds, for each calendar, the sync token with the fingerprint of the query that made it, and the traversal that is
+//! under way, so that whoever takes the job over goes on at the very page where it stopped.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::CalendarId;
+use crate::time::{DAY_MS, Timestamp};
+
+/// How many invalid events are remembered with their reasons, a calendar.
+pub const QUARANTINE_KEPT_MAX: usize = 20;
+
+/// The longest reason that is kept with an invalid event, in characters.
+pub const QUARANTINE_REASON_CHARS_MAX: usize = 200;
+
+/// A traversal of a calendar's events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// A full pass stamps its own generation and sweeps at its end; `None` for an incremental one.
+    pub full_generation: Option<u64>,
+    /// The next page; `None`: the first one.
+    pub page_token: Option<String>,
+}
+
+/// Where one calendar stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalendarCursor {
+    /// Events that ended before it are not kept. Fixed at the first sync, so that every later full pass covers all that
+    /// the graph may hold.
+    pub window_start: Timestamp,
+    /// The token for the next increment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_token: Option<String>,
+    /// The query for which the token is good.
+    #[serde(default)]
+    pub fingerprint: u64,
+    /// The generation of the last full pass.
+    #[serde(default)]
+    pub generation: u64,
+    /// The traversal under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<Pass>,
+    /// A hash of the calendar's own properties as last written; 0: never written.
+    #[serde(default)]
+    pub row_hash: u64,
+    /// The day (since the epoch) whose full resyncs are counted.
+    #[serde(default)]
+    pub resync_day: u64,
+    /// Full resyncs on that day; the first sync is none.
+    #[serde(default)]
+    pub resyncs: u32,
+    /// Not readable since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_since: Option<Timestamp>,
+    /// Invalid events with the reason, by id, at most [`QUARANTINE_KEPT_MAX`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<String, String>,
+}
+
+impl CalendarCursor {
+    /// A calendar that was never synced.
+    #[must_use]
+    pub fn new(window_start: Timestamp) -> Self {
+        CalendarCursor {
+            window_start,
+            sync_token: None,
+            fingerprint: 0,
+            generation: 0,
+            pass: None,
+            row_hash: 0,
+            resync_day: 0,
+            resyncs: 0,
+            unavailable_since: None,
+            quarantined: BTreeMap::new(),
+        }
+    }
+
+    /// Counts one full resync against the day's budget; `false` if it is used up.
+    pub fn spend_resync(&mut self, now: Timestamp, budget: u32) -> bool {
+        let day = now.since_ms(Timestamp::EPOCH) / DAY_MS;
+        if self.resync_day != day {
+            self.resync_day = day;
+            self.resyncs = 0;
+        }
+        if self.resyncs >= budget {
+            return false;
+        }
+        self.resyncs += 1;
+        true
+    }
+
+    /// Remembers an invalid event, within bounds.
+    pub fn quarantine(&mut self, id: &str, reason: &str) {
+        if self.quarantined.len() >= QUARANTINE_KEPT_MAX && !self.quarantined.contains_key(id) {
+            return;
+        }
+        let reason = reason.chars().take(QUARANTINE_REASON_CHARS_MAX).collect();
+        self.quarantined.insert(id.to_owned(), reason);
+    }
+}
+
+/// Where all of a user's calendars stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncCursor {
+    /// Each calendar that is or was kept.
+    pub calendars: BTreeMap<CalendarId, CalendarCursor>,
+}
+
+impl SyncCursor {
+    /// Reads a stored cursor; one that cannot be read is a new one, and leads to a full pass.
+    #[must_use]
+    pub fn read(text: Option<&str>) -> Self {
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// The cursor as text.
+    #[must_use]
+    pub fn write(&self) -> String {
+        serde_json::to_string(self).expect("a map of plain values always becomes JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_goes_there_and_back_and_rubbish_is_a_new_one() {
+        let mut cursor = SyncCursor::default();
+        let mut calendar = CalendarCursor::new(Timestamp::from_ms(5));
+        calendar.pass = Some(Pass { full_generation: Some(3), page_token: Some("p".to_owned()) });
+        cursor.calendars.insert(CalendarId::new("primary").unwrap(), calendar);
+        assert_eq!(SyncCursor::read(Some(&cursor.write())), cursor);
+        assert_eq!(SyncCursor::read(Some("{")), SyncCursor::default());
+        assert_eq!(SyncCursor::read(None), SyncCursor::default());
+    }
+
+    #[test]
+    fn the_budget_of_full_resyncs_comes_back_the_next_day() {
+        let mut calendar = CalendarCursor::new(Timestamp::EPOCH);
+        let noon = Timestamp::from_ms(0).plus_ms(DAY_MS / 2);
+        assert!(calendar.spend_resync(noon, 2));
+        assert!(calendar.spend_resync(noon, 2));
+        assert!(!calendar.spend_resync(noon, 2));
+        assert!(calendar.spend_resync(noon.plus_ms(DAY_MS), 2));
+    }
+
+    #[test]
+    fn quarantine_is_bounded() {
+        let mut calendar = CalendarCursor::new(Timestamp::EPOCH);
+        for index in 0..100 {
+            calendar.quarantine(&format!("e{index}"), &"x".repeat(1_000));
+        }
+        assert_eq!(calendar.quarantined.len(), QUARANTINE_KEPT_MAX);
+        assert!(calendar.quarantined.values().all(|reason| reason.len() <= 200));
+    }
+}

@@ -1,0 +1,113 @@
+//! From a page to a batch, and from a refused batch to its halves.
+
+use std::collections::BTreeMap;
+
+use super::convert::{Converted, convert};
+use super::cursor::CalendarCursor;
+use crate::google::event::ApiEvent;
+use crate::google::page::UnreadableItem;
+use crate::graph::{CalendarRow, EventDeletion, EventRow, GraphWrite};
+use crate::rng::stable_hash;
+
+/// What a page asks of the graph.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) upserts: Vec<EventRow>,
+    pub(super) deletions: Vec<EventDeletion>,
+    pub(super) quarantined: u64,
+}
+
+enum Wanted {
+    Upsert(Box<EventRow>),
+    Delete(EventDeletion),
+}
+
+impl Wanted {
+    fn version(&self) -> i64 {
+        match self {
+            Wanted::Upsert(row) => row.version,
+            Wanted::Delete(deletion) => deletion.version,
+        }
+    }
+}
+
+/// Converts a page's events, each id once (the newest state wins, the later one among equals), sorted by id so that
+/// every graph locks in the same order. What is invalid goes into the cursor's quarantine; what is valid leaves it.
+pub(super) fn batch(
+    cursor: &mut CalendarCursor,
+    events: Vec<ApiEvent>,
+    unreadable: Vec<UnreadableItem>,
+) -> Batch {
+    let mut quarantined = 0;
+    for item in unreadable {
+        quarantined += 1;
+        cursor.quarantine(item.id.as_deref().unwrap_or("(no id)"), &item.reason);
+    }
+    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+    for event in events {
+        let (id, new) = match convert(event, cursor.window_start) {
+            Converted::Upsert(row) => (row.id.clone(), Wanted::Upsert(row)),
+            Converted::Delete(deletion) => (deletion.id.clone(), Wanted::Delete(deletion)),
+            Converted::Quarantine { id, reason } => {
+                quarantined += 1;
+                cursor.quarantine(if id.is_empty() { "(no id)" } else { &id }, &reason);
+                continue;
+            }
+        };
+        cursor.quarantined.remove(&id);
+        if wanted.get(&id).is_none_or(|old| old.version() <= new.version()) {
+            wanted.insert(id, new);
+        }
+    }
+    let mut batch = Batch { quarantined, ..Batch::default() };
+    for wanted in wanted.into_values() {
+        match wanted {
+            Wanted::Upsert(row) => batch.upserts.push(*row),
+            Wanted::Delete(deletion) => batch.deletions.push(deletion),
+        }
+    }
+    batch
+}
+
+/// A hash of a calendar's own properties, never 0.
+pub(super) fn row_hash(row: &CalendarRow) -> u64 {
+    let text = serde_json::to_vec(row).expect("plain values always become JSON");
+    stable_hash(0, &text) | 1
+}
+
+/// What is left of a refused write.
+pub(super) enum Split {
+    /// It held several events.
+    Halves(GraphWrite, GraphWrite),
+    /// It held this one event.
+    One { id: String },
+    /// It held none: the calendar itself is refused.
+    None,
+}
+
+/// Halves a refused write.
+pub(super) fn split(write: GraphWrite) -> Split {
+    let GraphWrite::Apply { user, fence, calendar, generation, mut upserts, mut deletions } = write
+    else {
+        return Split::None;
+    };
+    if upserts.len() + deletions.len() <= 1 {
+        let id = upserts.pop().map(|row| row.id).or_else(|| deletions.pop().map(|gone| gone.id));
+        return id.map_or(Split::None, |id| Split::One { id });
+    }
+    let half = |upserts, deletions| GraphWrite::Apply {
+        user: user.clone(),
+        fence,
+        calendar: calendar.clone(),
+        generation,
+        upserts,
+        deletions,
+    };
+    // Deletions and upserts apart first; both kinds are then halved in turn.
+    if !deletions.is_empty() && !upserts.is_empty() {
+        return Split::Halves(half(Vec::new(), deletions), half(upserts, Vec::new()));
+    }
+    let upserts_rest = upserts.split_off(upserts.len() / 2);
+    let deletions_rest = deletions.split_off(deletions.len() / 2);
+    Split::Halves(half(upserts, deletions), half(upserts_rest, deletions_rest))
+}
