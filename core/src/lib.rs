@@ -2,5 +2,6 @@
 
 pub mod failure;
 pub mod id;
+pub mod policy;
 pub mod rng;
 pub mod time;
