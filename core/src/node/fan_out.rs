@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FAN_OUT_PAGE;
-use crate::id::{ScheduleName, SourceName, UserId};
+use crate::id::{SourceName, UserId};
 use crate::policy::jitter::Jitter;
 use crate::policy::spread::Spread;
 use crate::queue::command::{Command, LeaseRef, NewJob, Priority};
@@ -29,7 +29,6 @@ struct Progress {
 /// One fan-out, under one lease.
 #[derive(Clone, Debug)]
 pub(super) struct FanOut {
-    pub(super) schedule: ScheduleName,
     pub(super) source: SourceName,
     tick: Timestamp,
     period_ms: u64,
@@ -39,7 +38,6 @@ pub(super) struct FanOut {
 
 impl FanOut {
     pub(super) fn new(
-        schedule: ScheduleName,
         source: SourceName,
         tick: Timestamp,
         period_ms: u64,
@@ -47,7 +45,13 @@ impl FanOut {
     ) -> Self {
         // Progress that cannot be read means from the start: jobs coalesce, so nothing is doubled.
         let progress = progress.and_then(|text| serde_json::from_str(text).ok());
-        FanOut { schedule, source, tick, period_ms, progress, last_page: false }
+        FanOut {
+            source,
+            tick,
+            period_ms,
+            progress,
+            last_page: false,
+        }
     }
 
     /// Users laid out so far.
@@ -67,7 +71,10 @@ impl FanOut {
         Some(Command::DueUsers {
             source: self.source.clone(),
             due_by: self.tick,
-            after: self.progress.as_ref().and_then(|progress| progress.after.clone()),
+            after: self
+                .progress
+                .as_ref()
+                .and_then(|progress| progress.after.clone()),
             limit: FAN_OUT_PAGE,
         })
     }
@@ -109,6 +116,10 @@ impl FanOut {
         }
         let text = serde_json::to_string(progress).expect("plain values always become JSON");
         let checkpoint = Some((lease.clone(), text));
-        Some(Command::Enqueue { source: self.source.clone(), jobs, checkpoint })
+        Some(Command::Enqueue {
+            source: self.source.clone(),
+            jobs,
+            checkpoint,
+        })
     }
 }

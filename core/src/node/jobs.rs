@@ -1,9 +1,9 @@
 //! Leased jobs: a machine a slot, driven step by step, until its end has been told to the store.
 
+use super::Node;
 use super::fan_out::FanOut;
 use super::io::{EffectId, EffectResult, Notice, Op, Output};
-use super::link::Purpose;
-use super::Node;
+use super::link::{EffectKind, Purpose};
 use crate::failure::{Failure, FailureKind, LimitScope};
 use crate::id::SourceName;
 use crate::policy::overload::overload;
@@ -16,15 +16,18 @@ use crate::sync::{Answer, End, Step, SyncMachine};
 use crate::time::{MINUTE_MS, Timestamp};
 
 /// How long a source whose set-up is wrong is left alone, in milliseconds.
-pub const MISCONFIGURED_PAUSE_MS: u64 = 5 * MINUTE_MS;
+const MISCONFIGURED_PAUSE_MS: u64 = 5 * MINUTE_MS;
 /// A job that this process cannot do goes back for this long, in milliseconds.
-pub const FOREIGN_JOB_MS: u64 = MINUTE_MS;
+const FOREIGN_JOB_MS: u64 = MINUTE_MS;
 /// Added at random to a pause that a limit imposes, so that processes do not come back in step, in milliseconds.
-pub const LIMIT_JITTER_MS_MAX: u64 = 1_000;
+const LIMIT_JITTER_MS_MAX: u64 = 1_000;
 
 #[derive(Debug)]
 enum Work {
-    Sync { source: SourceName, machine: Box<SyncMachine> },
+    Sync {
+        source: SourceName,
+        machine: Box<SyncMachine>,
+    },
     FanOut(FanOut),
 }
 
@@ -47,7 +50,8 @@ pub(super) struct Slot {
     /// On the driver's clock.
     started_at: Timestamp,
     work: Work,
-    effect: Option<EffectId>,
+    /// The effect under way, if one is; a command that waits for the store is none.
+    pub(super) effect: Option<EffectId>,
     ending: Option<Ending>,
 }
 
@@ -74,7 +78,10 @@ impl Node {
             self.send_foreign_back(now, lease.lease);
             return;
         };
-        self.notice(Notice::JobStarted { key: lease.lease.key.clone(), attempt: lease.attempt });
+        self.notice(Notice::JobStarted {
+            key: lease.lease.key.clone(),
+            attempt: lease.attempt,
+        });
         let slot = Slot {
             lease: lease.lease,
             attempt: lease.attempt,
@@ -87,7 +94,10 @@ impl Node {
         self.slots.insert(token, slot);
         if self.shutdown.is_some() {
             // The claim was under way when the shutdown came.
-            self.end_job(now, token, Ending::Released, |lease| Command::Release { lease, at: None });
+            self.end_job(now, token, Ending::Released, |lease| Command::Release {
+                lease,
+                at: None,
+            });
             return;
         }
         self.go_on(now, token);
@@ -104,21 +114,28 @@ impl Node {
                     lease.cursor.as_deref(),
                     lease.requests,
                 );
-                Some(Work::Sync { source: source.clone(), machine: Box::new(machine) })
+                Some(Work::Sync {
+                    source: source.clone(),
+                    machine: Box::new(machine),
+                })
             }
             JobKey::FanOut { schedule } => {
                 let source = self.ticks.get(schedule)?.state.definition.source.clone();
-                let tick = lease.nominal_at.unwrap_or_else(|| self.link.store_time(now));
+                let tick = lease
+                    .nominal_at
+                    .unwrap_or_else(|| self.link.store_time(now));
                 let period_ms = self.period_ms(&source, tick);
                 let cursor = lease.cursor.as_deref();
-                Some(Work::FanOut(FanOut::new(schedule.clone(), source, tick, period_ms, cursor)))
+                Some(Work::FanOut(FanOut::new(source, tick, period_ms, cursor)))
             }
         }
     }
 
     /// A source or schedule that this process does not know (a newer release runs beside it, say).
     fn send_foreign_back(&mut self, now: Timestamp, lease: LeaseRef) {
-        self.notice(Notice::Refused { detail: format!("{}: not known to this process", lease.key) });
+        self.notice(Notice::Refused {
+            detail: format!("{}: not known to this process", lease.key),
+        });
         let at = Some(self.link.store_time(now).plus_ms(FOREIGN_JOB_MS));
         let token = lease.token;
         self.send_store(now, Purpose::Job(token), Command::Release { lease, at });
@@ -127,7 +144,10 @@ impl Node {
     /// The first step of a job that has just been claimed.
     fn go_on(&mut self, now: Timestamp, token: LeaseToken) {
         let store_now = self.link.store_time(now);
-        let slot = self.slots.get_mut(&token).expect("the job was just put into its slot");
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("the job was just put into its slot");
         match &mut slot.work {
             Work::Sync { machine, .. } => {
                 let step = machine.begin(store_now);
@@ -139,69 +159,106 @@ impl Node {
 
     fn take_step(&mut self, now: Timestamp, token: LeaseToken, step: Step) {
         let store_now = self.link.store_time(now);
-        let slot = self.slots.get_mut(&token).expect("a step belongs to a slot");
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("a step belongs to a slot");
         let Work::Sync { source, .. } = &slot.work else {
             panic!("steps are for syncs");
         };
-        let deadlines = self.settings.deadlines;
         match step {
             Step::Fetch(request) => {
-                let gate = self.gates.get(source).copied().filter(|until| *until > store_now);
+                let gate = self
+                    .gates
+                    .get(source)
+                    .copied()
+                    .filter(|until| *until > store_now);
                 if let Some(until) = gate {
                     // Another job here was told to slow down: this one stops asking, too.
                     self.sync_ended(now, token, End::Wait { until });
                     return;
                 }
-                let op = Op::Fetch(request);
-                let id = self.send_effect(now, Purpose::Job(token), op, deadlines.fetch_ms, "fetch");
-                self.set_effect(token, id);
+                let timeout_ms = self.settings.deadlines.fetch_ms;
+                self.send_effect(
+                    now,
+                    token,
+                    Op::Fetch(request),
+                    timeout_ms,
+                    EffectKind::Fetch,
+                );
             }
             Step::Write(write) => {
-                let op = Op::Graph(write);
-                let id = self.send_effect(now, Purpose::Job(token), op, deadlines.graph_ms, "graph write");
-                self.set_effect(token, id);
+                let timeout_ms = self.settings.deadlines.graph_ms;
+                self.send_effect(now, token, Op::Graph(write), timeout_ms, EffectKind::Graph);
             }
             Step::Checkpoint { progress } => {
                 let lease = slot.lease.clone();
-                let command = Command::Checkpoint { lease, progress: Some(progress), requests: 1 };
+                let command = Command::Checkpoint {
+                    lease,
+                    progress: Some(progress),
+                    requests: 1,
+                };
                 self.send_store(now, Purpose::Job(token), command);
             }
             Step::End(end) => self.sync_ended(now, token, end),
         }
     }
 
-    fn set_effect(&mut self, token: LeaseToken, id: EffectId) {
-        if let Some(slot) = self.slots.get_mut(&token) {
-            slot.effect = Some(id);
-        }
+    fn send_effect(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        op: Op,
+        timeout_ms: u64,
+        kind: EffectKind,
+    ) {
+        let id = self
+            .effects
+            .begin(Purpose::Job(token), None, now, timeout_ms, kind);
+        self.outputs.push_back(Output::Effect { id, op });
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("a job's effect belongs to its slot");
+        slot.effect = Some(id);
     }
 
     /// A fetch or a write ended, or a job's effect panicked.
-    pub(super) fn job_effect_ended(&mut self, now: Timestamp, token: LeaseToken, result: EffectResult) {
+    pub(super) fn job_effect_ended(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        result: EffectResult,
+    ) {
         let store_now = self.link.store_time(now);
-        let Some(slot) = self.slots.get_mut(&token) else { return };
-        let was_writing = slot.effect.take().is_some() && slot.ending.is_none();
-        if !was_writing {
+        let Some(slot) = self.slots.get_mut(&token) else {
             return;
-        }
+        };
+        slot.effect = None;
+        assert!(
+            slot.ending.is_none(),
+            "a job that ends has only its last command under way"
+        );
         let Work::Sync { source, machine } = &mut slot.work else {
             panic!("a fan-out has only store commands");
         };
         if let EffectResult::Fetch(Err(Failure {
-            kind: FailureKind::Limited { scope: LimitScope::Source, retry_after_ms },
+            kind:
+                FailureKind::Limited {
+                    scope: LimitScope::Source,
+                    retry_after_ms,
+                },
             ..
         })) = &result
         {
             // Known here at once; the store's answer will say until when exactly.
             let pause_ms = retry_after_ms.unwrap_or(crate::queue::GATE_BASE_MS);
-            self.gates.insert(source.clone(), store_now.plus_ms(pause_ms.min(crate::queue::GATE_MS_MAX)));
+            self.gates.insert(
+                source.clone(),
+                store_now.plus_ms(pause_ms.min(crate::queue::GATE_MS_MAX)),
+            );
         }
         let step = match result {
-            EffectResult::Fetch(result) if machine.is_writing() => {
-                // An effect that timed out is reported as a failed fetch whatever it was.
-                let failure = result.err().unwrap_or_else(|| Failure::transient("no answer in time"));
-                machine.resume(store_now, Answer::Written(Err(failure)))
-            }
             EffectResult::Fetch(result) => machine.resume(store_now, Answer::Fetched(result)),
             EffectResult::Graph(result) => machine.resume(store_now, Answer::Written(result)),
             EffectResult::Panicked { detail } => {
@@ -216,7 +273,10 @@ impl Node {
     /// The store answered a job's command.
     pub(super) fn job_answered(&mut self, now: Timestamp, token: LeaseToken, reply: Reply) {
         let store_now = self.link.store_time(now);
-        let Some(slot) = self.slots.get_mut(&token) else { return };
+        let Some(slot) = self.slots.get_mut(&token) else {
+            return;
+        };
+        slot.effect = None;
         if let Reply::Refused { refusal } = &reply {
             if *refusal == Refusal::LeaseLost {
                 self.drop_lost(token);
@@ -269,7 +329,10 @@ impl Node {
     }
 
     fn warn_overload(&mut self, source: SourceName, users: u64, period_ms: u64) {
-        let limit = self.settings.source(&source).and_then(|known| known.settings.jobs);
+        let limit = self
+            .settings
+            .source(&source)
+            .and_then(|known| known.settings.jobs);
         if let Some(overload) = overload(users, period_ms, limit.as_ref()) {
             self.notice(Notice::Overloaded { source, overload });
         }
@@ -277,20 +340,36 @@ impl Node {
 
     fn fan_out_next(&mut self, now: Timestamp, token: LeaseToken) {
         let slot = &self.slots[&token];
-        let Work::FanOut(fan_out) = &slot.work else { panic!("a sync is no fan-out") };
+        let Work::FanOut(fan_out) = &slot.work else {
+            panic!("a sync is no fan-out")
+        };
         if let Some(command) = fan_out.ask() {
             self.send_store(now, Purpose::Job(token), command);
             return;
         }
-        let outcome = CommitOutcome::FannedOut { users: fan_out.users() };
-        let commit = Commit { cursor: None, next_due_at: None, outcome: outcome.clone() };
-        self.end_job(now, token, Ending::Done(outcome), |lease| Command::Complete { lease, commit });
+        let outcome = CommitOutcome::FannedOut {
+            users: fan_out.users(),
+        };
+        let commit = Commit {
+            cursor: None,
+            next_due_at: None,
+            outcome: outcome.clone(),
+        };
+        self.end_job(now, token, Ending::Done(outcome), |lease| {
+            Command::Complete { lease, commit }
+        });
+        // The children may be due already.
+        self.claim.at = self.claim.at.min(now);
     }
 
     fn sync_ended(&mut self, now: Timestamp, token: LeaseToken, end: End) {
         let slot = &self.slots[&token];
-        let Work::Sync { source, machine } = &slot.work else { panic!("a fan-out is no sync") };
-        let next_due_at = slot.nominal_at.and_then(|nominal| self.next_due(source, nominal));
+        let Work::Sync { source, machine } = &slot.work else {
+            panic!("a fan-out is no sync")
+        };
+        let next_due_at = slot
+            .nominal_at
+            .and_then(|nominal| self.next_due(source, nominal));
         if machine.tally().malformed_tokens > 0
             && let JobKey::Sync { user, .. } = &slot.lease.key
         {
@@ -299,14 +378,21 @@ impl Node {
         }
         match end {
             End::Done { cursor, outcome } => {
-                let commit = Commit { cursor: Some(cursor), next_due_at, outcome: outcome.clone() };
+                let commit = Commit {
+                    cursor: Some(cursor),
+                    next_due_at,
+                    outcome: outcome.clone(),
+                };
                 self.end_job(now, token, Ending::Done(outcome), |lease| {
                     Command::Complete { lease, commit }
                 });
             }
-            End::Wait { until } => self.end_job(now, token, Ending::Released, |lease| {
-                Command::Release { lease, at: Some(until) }
-            }),
+            End::Wait { until } => {
+                self.end_job(now, token, Ending::Released, |lease| Command::Release {
+                    lease,
+                    at: Some(until),
+                })
+            }
             End::LeaseLost => {
                 self.drop_lost(token);
                 self.slot_freed(now);
@@ -325,26 +411,44 @@ impl Node {
         let slot = &self.slots[&token];
         let attempt = slot.attempt;
         match failure.kind.clone() {
-            FailureKind::Limited { scope, retry_after_ms } => {
+            FailureKind::Limited {
+                scope,
+                retry_after_ms,
+            } => {
                 self.job_limited(now, token, scope, retry_after_ms, failure.detail);
             }
             FailureKind::Misconfigured => {
-                let Work::Sync { source, .. } = &slot.work else { panic!("a fan-out is no sync") };
+                let Work::Sync { source, .. } = &slot.work else {
+                    panic!("a fan-out is no sync")
+                };
                 let source = source.clone();
-                self.notice(Notice::Misconfigured { source, detail: failure.detail.clone() });
+                self.notice(Notice::Misconfigured {
+                    source,
+                    detail: failure.detail.clone(),
+                });
                 let pause = Some(MISCONFIGURED_PAUSE_MS);
                 self.job_limited(now, token, LimitScope::Source, pause, failure.detail);
             }
             FailureKind::NotReady => {
-                let outcome = CommitOutcome::Skipped { note: failure.detail };
-                let commit = Commit { cursor: None, next_due_at, outcome: outcome.clone() };
+                let outcome = CommitOutcome::Skipped {
+                    note: failure.detail,
+                };
+                let commit = Commit {
+                    cursor: None,
+                    next_due_at,
+                    outcome: outcome.clone(),
+                };
                 self.end_job(now, token, Ending::Done(outcome), |lease| {
                     Command::Complete { lease, commit }
                 });
             }
-            FailureKind::Transient { retry_after_ms } if !self.settings.backoff.exhausted(attempt) => {
+            FailureKind::Transient { retry_after_ms }
+                if !self.settings.backoff.exhausted(attempt) =>
+            {
                 let delay_ms =
-                    self.settings.backoff.delay_ms(attempt, retry_after_ms, &mut self.backoff_rng);
+                    self.settings
+                        .backoff
+                        .delay_ms(attempt, retry_after_ms, &mut self.backoff_rng);
                 let at = self.link.store_time(now).plus_ms(delay_ms);
                 let error = failure.detail.clone();
                 self.end_job(now, token, Ending::Retried { failure, at }, |lease| {
@@ -352,12 +456,17 @@ impl Node {
                 });
             }
             kind => {
-                let park =
-                    (kind == FailureKind::Unauthorized).then_some(ParkReason::NeedsReauth);
+                let park = (kind == FailureKind::Unauthorized).then_some(ParkReason::NeedsReauth);
                 let error = failure.detail.clone();
-                let ending = Ending::Failed { failure, parked: park.is_some() };
-                self.end_job(now, token, ending, |lease| {
-                    Command::Fail { lease, error, next_due_at, park }
+                let ending = Ending::Failed {
+                    failure,
+                    parked: park.is_some(),
+                };
+                self.end_job(now, token, ending, |lease| Command::Fail {
+                    lease,
+                    error,
+                    next_due_at,
+                    park,
                 });
             }
         }
@@ -373,12 +482,14 @@ impl Node {
     ) {
         let jitter_ms = uniform(&mut self.backoff_rng, LIMIT_JITTER_MS_MAX);
         let reason = detail.clone();
-        self.end_job(now, token, Ending::Limited { scope, detail }, |lease| Command::Limited {
-            lease,
-            scope,
-            retry_after_ms,
-            jitter_ms,
-            reason,
+        self.end_job(now, token, Ending::Limited { scope, detail }, |lease| {
+            Command::Limited {
+                lease,
+                scope,
+                retry_after_ms,
+                jitter_ms,
+                reason,
+            }
         });
     }
 
@@ -389,22 +500,36 @@ impl Node {
         ending: Ending,
         command: impl FnOnce(LeaseRef) -> Command,
     ) {
-        let slot = self.slots.get_mut(&token).expect("a job that ends has a slot");
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("a job that ends has a slot");
         assert!(slot.ending.is_none(), "a job ends once");
         slot.ending = Some(ending);
         let command = command(slot.lease.clone());
+        let effect = slot.effect.take();
+        self.cancel_work(token, effect);
         self.send_store(now, Purpose::Job(token), command);
     }
 
     fn ending_acknowledged(&mut self, now: Timestamp, token: LeaseToken, reply: Reply) {
-        let slot = self.slots.remove(&token).expect("an ending belongs to a slot");
+        let slot = self
+            .slots
+            .remove(&token)
+            .expect("an ending belongs to a slot");
         let key = slot.lease.key;
         let notice = match slot.ending.expect("checked by the caller") {
-            Ending::Done(outcome) => {
-                Notice::JobDone { key, outcome, duration_ms: now.since_ms(slot.started_at) }
-            }
+            Ending::Done(outcome) => Notice::JobDone {
+                key,
+                outcome,
+                duration_ms: now.since_ms(slot.started_at),
+            },
             Ending::Retried { failure, at } => Notice::JobRetried { key, failure, at },
-            Ending::Failed { failure, parked } => Notice::JobFailed { key, failure, parked },
+            Ending::Failed { failure, parked } => Notice::JobFailed {
+                key,
+                failure,
+                parked,
+            },
             Ending::Released => Notice::JobReleased { key },
             Ending::Limited { scope, detail } => {
                 let until = match reply {
@@ -414,7 +539,12 @@ impl Node {
                 if let (LimitScope::Source, JobKey::Sync { source, .. }) = (scope, &key) {
                     self.gates.insert(source.clone(), until);
                 }
-                Notice::Limited { key, scope, until, detail }
+                Notice::Limited {
+                    key,
+                    scope,
+                    until,
+                    detail,
+                }
             }
         };
         self.notice(notice);
@@ -437,9 +567,13 @@ impl Node {
     }
 
     fn drop_lost(&mut self, token: LeaseToken) {
-        let Some(slot) = self.slots.remove(&token) else { return };
+        let Some(slot) = self.slots.remove(&token) else {
+            return;
+        };
         self.cancel_work(token, slot.effect);
-        self.notice(Notice::LeaseLost { key: slot.lease.key });
+        self.notice(Notice::LeaseLost {
+            key: slot.lease.key,
+        });
     }
 
     fn cancel_work(&mut self, token: LeaseToken, effect: Option<EffectId>) {
@@ -453,12 +587,17 @@ impl Node {
 
     /// The shutdown's deadline is near: everything that still runs goes back unharmed.
     pub(super) fn hand_back_all(&mut self, now: Timestamp) {
-        let running: Vec<LeaseToken> =
-            self.slots.iter().filter(|(_, slot)| !slot.is_ending()).map(|(token, _)| *token).collect();
+        let running: Vec<LeaseToken> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| !slot.is_ending())
+            .map(|(token, _)| *token)
+            .collect();
         for token in running {
-            let effect = self.slots.get_mut(&token).and_then(|slot| slot.effect.take());
-            self.cancel_work(token, effect);
-            self.end_job(now, token, Ending::Released, |lease| Command::Release { lease, at: None });
+            self.end_job(now, token, Ending::Released, |lease| Command::Release {
+                lease,
+                at: None,
+            });
         }
     }
 }

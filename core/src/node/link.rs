@@ -13,11 +13,11 @@ use crate::rng::KalendsRng;
 use crate::time::Timestamp;
 
 /// The longest interval at which a store that is away is asked again, in milliseconds: work resumes within 5 s.
-pub const STORE_RETRY_CAP_MS: u64 = 4_000;
+const STORE_RETRY_CAP_MS: u64 = 4_000;
 /// The first such interval, in milliseconds.
-pub const STORE_RETRY_BASE_MS: u64 = 100;
+const STORE_RETRY_BASE_MS: u64 = 100;
 /// A clock that is off by more than this is worth a notice, in milliseconds.
-pub const CLOCK_NOTICE_MS: u64 = 1_000;
+const CLOCK_NOTICE_MS: u64 = 1_000;
 
 /// On whose behalf an effect is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,12 @@ pub(super) enum Purpose {
     Boot,
     FirstSync,
     Refresh,
-    Tick { schedule: ScheduleName, at: Timestamp, fire: bool, missed: u64 },
+    Tick {
+        schedule: ScheduleName,
+        at: Timestamp,
+        fire: bool,
+        missed: u64,
+    },
     Claim,
     Heartbeat,
     Job(LeaseToken),
@@ -37,19 +42,41 @@ pub(super) struct InFlight {
     pub(super) purpose: Purpose,
     /// A store command, kept to be sent again.
     pub(super) command: Option<Command>,
-    pub(super) what: &'static str,
+    pub(super) kind: EffectKind,
     pub(super) timeout_ms: u64,
     deadline: Timestamp,
+}
+
+/// What sort of effect it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EffectKind {
+    Store,
+    Fetch,
+    Graph,
+}
+
+impl EffectKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            EffectKind::Store => "store command",
+            EffectKind::Fetch => "request to the source",
+            EffectKind::Graph => "graph write",
+        }
+    }
 }
 
 impl InFlight {
     /// What is to be made of an effect that did not end in time.
     pub(super) fn timed_out(&self) -> EffectResult {
-        let detail = format!("no answer within {} ms", self.timeout_ms);
-        if self.command.is_some() {
-            EffectResult::Store(Err(StoreUnavailable { detail }))
-        } else {
-            EffectResult::Fetch(Err(Failure::transient(format!("{}: {detail}", self.what))))
+        let detail = format!(
+            "{}: no answer within {} ms",
+            self.kind.name(),
+            self.timeout_ms
+        );
+        match self.kind {
+            EffectKind::Store => EffectResult::Store(Err(StoreUnavailable { detail })),
+            EffectKind::Fetch => EffectResult::Fetch(Err(Failure::transient(detail))),
+            EffectKind::Graph => EffectResult::Graph(Err(Failure::transient(detail))),
         }
     }
 }
@@ -75,12 +102,18 @@ impl Effects {
         command: Option<Command>,
         now: Timestamp,
         timeout_ms: u64,
-        what: &'static str,
+        kind: EffectKind,
     ) -> EffectId {
         self.last += 1;
         let id = EffectId(self.last);
         let deadline = now.plus_ms(timeout_ms);
-        let effect = InFlight { purpose, command, what, timeout_ms, deadline };
+        let effect = InFlight {
+            purpose,
+            command,
+            kind,
+            timeout_ms,
+            deadline,
+        };
         self.in_flight.insert(id, effect);
         id
     }
@@ -92,8 +125,12 @@ impl Effects {
     /// Takes out the effects whose deadline has come.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Expired> {
         let late = |effect: &InFlight| effect.deadline <= now;
-        let ids: Vec<EffectId> =
-            self.in_flight.iter().filter(|(_, effect)| late(effect)).map(|(id, _)| *id).collect();
+        let ids: Vec<EffectId> = self
+            .in_flight
+            .iter()
+            .filter(|(_, effect)| late(effect))
+            .map(|(id, _)| *id)
+            .collect();
         ids.into_iter()
             .filter_map(|id| self.end(id).map(|ended| Expired { id, ended }))
             .collect()
@@ -132,7 +169,13 @@ impl StoreLink {
             jitter: BackoffJitter::Equal,
             ..Backoff::default()
         };
-        StoreLink { offset_ms: 0, away: None, held: VecDeque::new(), backoff, rng }
+        StoreLink {
+            offset_ms: 0,
+            away: None,
+            held: VecDeque::new(),
+            backoff,
+            rng,
+        }
     }
 
     pub(super) fn store_time(&self, local: Timestamp) -> Timestamp {
@@ -154,7 +197,9 @@ impl StoreLink {
 
     /// When the store may be asked again, on the driver's clock; the beginning of time if it answers.
     pub(super) fn retry_at(&self) -> Timestamp {
-        self.away.as_ref().map_or(Timestamp::from_ms(i64::MIN), |away| away.retry_at)
+        self.away
+            .as_ref()
+            .map_or(Timestamp::from_ms(i64::MIN), |away| away.retry_at)
     }
 
     pub(super) fn hold(&mut self, purpose: Purpose, command: Command) {
@@ -167,12 +212,17 @@ impl StoreLink {
 
     /// Gives one held command back, if the store may be asked.
     pub(super) fn release(&mut self, now: Timestamp) -> Option<(Purpose, Command)> {
-        if self.is_closed(now) { None } else { self.held.pop_front() }
+        if self.is_closed(now) {
+            None
+        } else {
+            self.held.pop_front()
+        }
     }
 
     /// Forgets what is held for a job that is no longer here.
     pub(super) fn forget_job(&mut self, token: LeaseToken) {
-        self.held.retain(|(purpose, _)| *purpose != Purpose::Job(token));
+        self.held
+            .retain(|(purpose, _)| *purpose != Purpose::Job(token));
     }
 
     /// The store answered, and its clock said `store_now`.
@@ -184,7 +234,9 @@ impl StoreLink {
         }
         self.offset_ms = offset_ms;
         if let Some(away) = self.away.take() {
-            notices.push(Notice::StoreBack { away_ms: now.since_ms(away.since) });
+            notices.push(Notice::StoreBack {
+                away_ms: now.since_ms(away.since),
+            });
         }
         notices
     }
@@ -198,7 +250,15 @@ impl StoreLink {
         };
         let delay_ms = self.backoff.delay_ms(failures, None, &mut self.rng);
         let retry_at = now.plus_ms(delay_ms.max(1));
-        self.away = Some(Away { since, failures, retry_at });
-        Some(Notice::StoreAway { detail, failures, retry_at })
+        self.away = Some(Away {
+            since,
+            failures,
+            retry_at,
+        });
+        Some(Notice::StoreAway {
+            detail,
+            failures,
+            retry_at,
+        })
     }
 }

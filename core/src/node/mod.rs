@@ -30,18 +30,15 @@ mod link;
 pub mod settings;
 mod ticks;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::{ScheduleName, SourceName};
 use crate::queue::command::{BATCH_MAX, Command, LeaseRef, LeaseToken, NewJob, Priority, Reply};
 use crate::rng::{KalendsRng, substream};
 use crate::time::Timestamp;
-use io::{EffectId, EffectResult, Input, Notice, Op, Output, Reason};
+use io::{EffectResult, Input, Notice, Op, Output, Reason};
 use jobs::Slot;
-use link::{Effects, Purpose, StoreLink};
+use link::{EffectKind, Effects, Purpose, StoreLink};
 use settings::NodeSettings;
 use ticks::TickView;
 
@@ -106,7 +103,10 @@ impl Node {
     #[must_use]
     pub fn new(now: Timestamp, mut settings: NodeSettings) -> Self {
         assert!(settings.concurrency > 0, "a node needs at least one slot");
-        assert!(settings.lease_ms >= 3, "a lease must be long enough for a heartbeat");
+        assert!(
+            settings.lease_ms >= 3,
+            "a lease must be long enough for a heartbeat"
+        );
         let mut boot = VecDeque::new();
         for source in &settings.sources {
             boot.push_back(Command::DefineSource {
@@ -230,21 +230,22 @@ impl Node {
             return;
         }
         let timeout_ms = self.settings.deadlines.store_ms;
-        let id = self.effects.begin(purpose, Some(command.clone()), now, timeout_ms, "store command");
-        self.outputs.push_back(Output::Effect { id, op: Op::Store(command) });
-    }
-
-    fn send_effect(
-        &mut self,
-        now: Timestamp,
-        purpose: Purpose,
-        op: Op,
-        timeout_ms: u64,
-        what: &'static str,
-    ) -> EffectId {
-        let id = self.effects.begin(purpose, None, now, timeout_ms, what);
-        self.outputs.push_back(Output::Effect { id, op });
-        id
+        let token = if let Purpose::Job(token) = &purpose {
+            Some(*token)
+        } else {
+            None
+        };
+        let kept = Some(command.clone());
+        let id = self
+            .effects
+            .begin(purpose, kept, now, timeout_ms, EffectKind::Store);
+        self.outputs.push_back(Output::Effect {
+            id,
+            op: Op::Store(command),
+        });
+        if let Some(slot) = token.and_then(|token| self.slots.get_mut(&token)) {
+            slot.effect = Some(id);
+        }
     }
 
     fn effect_ended(
@@ -297,7 +298,9 @@ impl Node {
                     view.in_flight = false;
                 }
             }
-            Purpose::Boot | Purpose::FirstSync | Purpose::Job(_) => self.link.hold(purpose, command),
+            Purpose::Boot | Purpose::FirstSync | Purpose::Job(_) => {
+                self.link.hold(purpose, command)
+            }
         }
     }
 
@@ -311,7 +314,12 @@ impl Node {
                     self.ticks_refreshed(schedules);
                 }
             }
-            Purpose::Tick { schedule, at, fire, missed } => {
+            Purpose::Tick {
+                schedule,
+                at,
+                fire,
+                missed,
+            } => {
                 self.tick_answered(now, schedule, at, fire, missed, reply);
             }
             Purpose::Claim => self.claimed(now, reply),
@@ -329,7 +337,9 @@ impl Node {
 
     fn expect_accepted(&mut self, what: &str, reply: &Reply) {
         if let Reply::Refused { refusal } = reply {
-            self.notice(Notice::Refused { detail: format!("{what}: {refusal}") });
+            self.notice(Notice::Refused {
+                detail: format!("{what}: {refusal}"),
+            });
         }
     }
 
@@ -368,7 +378,10 @@ impl Node {
         let total = users.len() as u64;
         let mut jobs = Vec::with_capacity(users.len());
         for (index, user) in users.into_iter().enumerate() {
-            let offset_ms = self.settings.spread.offset_ms(index as u64, total, &user, period_ms);
+            let offset_ms = self
+                .settings
+                .spread
+                .offset_ms(index as u64, total, &user, period_ms);
             let jitter_ms = self.settings.jitter.draw(&mut self.jitter_rng);
             jobs.push(NewJob {
                 user,
@@ -377,7 +390,15 @@ impl Node {
                 priority: Priority::Scheduled,
             });
         }
-        self.send_store(now, Purpose::FirstSync, Command::Enqueue { source, jobs, checkpoint: None });
+        self.send_store(
+            now,
+            Purpose::FirstSync,
+            Command::Enqueue {
+                source,
+                jobs,
+                checkpoint: None,
+            },
+        );
     }
 
     // -- what is due -----------------------------------------------------------------------------------------------
@@ -390,7 +411,7 @@ impl Node {
         for expired in self.effects.expire(now) {
             self.outputs.push_back(Output::Cancel { id: expired.id });
             self.notice(Notice::EffectTimedOut {
-                what: expired.ended.what,
+                what: expired.ended.kind.name(),
                 after_ms: expired.ended.timeout_ms,
             });
             let result = expired.ended.timed_out();
@@ -424,8 +445,12 @@ impl Node {
     fn free_slots(&self) -> (u32, u32) {
         let fan_outs = self.slots.values().filter(|slot| slot.is_fan_out()).count();
         let syncs = self.slots.len() - fan_outs;
-        let free = |of: u32, used: usize| of.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
-        (free(self.settings.concurrency, syncs), free(FAN_OUT_SLOTS, fan_outs))
+        let free =
+            |of: u32, used: usize| of.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
+        (
+            free(self.settings.concurrency, syncs),
+            free(FAN_OUT_SLOTS, fan_outs),
+        )
     }
 
     fn wants_claim(&self) -> bool {
@@ -453,7 +478,13 @@ impl Node {
     fn claimed(&mut self, now: Timestamp, reply: Reply) {
         self.claim.in_flight = false;
         self.claim.at = now.plus_ms(self.settings.poll_ms);
-        let Reply::Claimed { leases, recovered, buried, next_at } = reply else {
+        let Reply::Claimed {
+            leases,
+            recovered,
+            buried,
+            next_at,
+        } = reply
+        else {
             self.expect_accepted("a claim", &reply);
             return;
         };
@@ -480,7 +511,11 @@ impl Node {
         self.heartbeat.at = now.plus_ms(self.settings.lease_ms / 3);
         let leases: Vec<LeaseRef> = self.slots.values().map(|slot| slot.lease.clone()).collect();
         let lease_ms = self.settings.lease_ms;
-        self.send_store(now, Purpose::Heartbeat, Command::Heartbeat { leases, lease_ms });
+        self.send_store(
+            now,
+            Purpose::Heartbeat,
+            Command::Heartbeat { leases, lease_ms },
+        );
     }
 
     // -- the end ---------------------------------------------------------------------------------------------------
@@ -531,7 +566,10 @@ impl Node {
         if let Some(deadline) = self.shutdown {
             let hand_back_at = deadline.minus_ms(HAND_BACK_MS);
             let running = self.slots.values().any(|slot| !slot.is_ending());
-            offer(if running { hand_back_at } else { deadline }, Reason::Shutdown);
+            offer(
+                if running { hand_back_at } else { deadline },
+                Reason::Shutdown,
+            );
         }
         next
     }

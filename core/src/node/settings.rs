@@ -34,7 +34,11 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines { store_ms: 10_000, fetch_ms: 60_000, graph_ms: 60_000 }
+        Deadlines {
+            store_ms: 10_000,
+            fetch_ms: 60_000,
+            graph_ms: 60_000,
+        }
     }
 }
 

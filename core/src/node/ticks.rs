@@ -12,9 +12,9 @@ use crate::queue::state::ScheduleState;
 use crate::time::{MINUTE_MS, Timestamp};
 
 /// After a tick that the store did not accept, the next try comes this much later, in milliseconds.
-pub const TICK_RETRY_MS: u64 = 250;
+const TICK_RETRY_MS: u64 = 250;
 /// The period assumed for a source without a schedule, in milliseconds.
-pub const PERIOD_MS_DEFAULT: u64 = 15 * MINUTE_MS;
+const PERIOD_MS_DEFAULT: u64 = 15 * MINUTE_MS;
 
 /// A schedule as this node last heard of it.
 #[derive(Debug)]
@@ -30,7 +30,12 @@ pub(super) struct TickView {
 impl TickView {
     fn new(state: ScheduleState) -> Self {
         let next_at = state.definition.next_after(state.last_tick_at);
-        TickView { state, in_flight: false, next_at, not_before: Timestamp::from_ms(i64::MIN) }
+        TickView {
+            state,
+            in_flight: false,
+            next_at,
+            not_before: Timestamp::from_ms(i64::MIN),
+        }
     }
 
     fn update(&mut self, state: ScheduleState) {
@@ -43,7 +48,8 @@ impl TickView {
 
 impl Node {
     pub(super) fn ticks_refreshed(&mut self, schedules: Vec<(ScheduleName, ScheduleState)>) {
-        self.ticks.retain(|name, _| schedules.iter().any(|(stored, _)| stored == name));
+        self.ticks
+            .retain(|name, _| schedules.iter().any(|(stored, _)| stored == name));
         for (name, state) in schedules {
             self.tick_state(name, state);
         }
@@ -56,14 +62,19 @@ impl Node {
         }
         let view = TickView::new(state);
         if view.next_at.is_none() {
-            self.notice(Notice::ScheduleNeverFires { schedule: name.clone() });
+            self.notice(Notice::ScheduleNeverFires {
+                schedule: name.clone(),
+            });
         }
         self.ticks.insert(name, view);
     }
 
     /// The gap between ticks of `source` around `at`, in milliseconds.
     pub(super) fn period_ms(&self, source: &SourceName, at: Timestamp) -> u64 {
-        let views = self.ticks.values().filter(|view| view.state.definition.source == *source);
+        let views = self
+            .ticks
+            .values()
+            .filter(|view| view.state.definition.source == *source);
         views
             .filter_map(|view| view.state.definition.period_ms(at))
             .min()
@@ -73,8 +84,13 @@ impl Node {
     /// When a user of `source` is due after `nominal`: at the next tick after it. Measured from the nominal time, never
     /// from when the sync really ran, so that every 15 minutes means 96 a day.
     pub(super) fn next_due(&self, source: &SourceName, nominal: Timestamp) -> Option<Timestamp> {
-        let views = self.ticks.values().filter(|view| view.state.definition.source == *source);
-        views.filter_map(|view| view.state.definition.next_after(nominal)).min()
+        let views = self
+            .ticks
+            .values()
+            .filter(|view| view.state.definition.source == *source);
+        views
+            .filter_map(|view| view.state.definition.next_after(nominal))
+            .min()
     }
 
     /// When the next tick is to be tried, on the driver's clock.
@@ -98,15 +114,30 @@ impl Node {
             let after = view.state.last_tick_at;
             let plan = definition.catch_up(after, store_now, late_ms);
             let fire = plan.fire.first().copied();
-            let Some(at) = fire.or_else(|| definition.previous_at_or_before(store_now)) else {
-                continue;
-            };
+            // With nothing to fire, the newest of the missed ticks is recorded.
+            let at = fire.or_else(|| definition.previous_at_or_before(store_now));
+            let at = at.expect("a tick is due, so there is one at or before now");
             view.in_flight = true;
             let (fire, missed) = (fire.is_some(), plan.missed);
-            let purpose = Purpose::Tick { schedule: schedule.clone(), at, fire, missed };
+            let purpose = Purpose::Tick {
+                schedule: schedule.clone(),
+                at,
+                fire,
+                missed,
+            };
             let revision = view.state.revision;
             let schedule = schedule.clone();
-            commands.push((purpose, Command::Tick { schedule, revision, after, at, missed, fire }));
+            commands.push((
+                purpose,
+                Command::Tick {
+                    schedule,
+                    revision,
+                    after,
+                    at,
+                    missed,
+                    fire,
+                },
+            ));
         }
         for (purpose, command) in commands {
             self.send_store(now, purpose, command);
@@ -129,7 +160,10 @@ impl Node {
             Reply::Fired { state } => {
                 self.tick_state(schedule.clone(), state);
                 if missed > 0 {
-                    self.notice(Notice::TicksMissed { schedule: schedule.clone(), count: missed });
+                    self.notice(Notice::TicksMissed {
+                        schedule: schedule.clone(),
+                        count: missed,
+                    });
                 }
                 if fire {
                     self.notice(Notice::TickFired { schedule, at });

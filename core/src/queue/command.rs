@@ -292,7 +292,7 @@ pub enum Command {
         limit: u32,
     },
     /// Users begin to be synced, due at `due_at`. An enrolled user stays as it is, but is unparked.
-    /// Reply: [`Reply::Count`] of users that are new or unparked, or [`Refusal::UnknownSource`].
+    /// Reply: [`Reply::Enrolled`] with the users that are new or unparked, or [`Refusal::UnknownSource`].
     Enroll {
         /// The source.
         source: SourceName,
@@ -380,6 +380,13 @@ pub enum Reply {
     Count {
         /// The number.
         count: u64,
+    },
+    /// Users were enrolled.
+    Enrolled {
+        /// The source.
+        source: SourceName,
+        /// Those that are new, or were parked until now.
+        users: Vec<UserId>,
     },
     /// The schedule as it now stands.
     Schedule {

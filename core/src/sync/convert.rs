@@ -41,14 +41,24 @@ pub fn convert(event: ApiEvent, window_start: Timestamp) -> Converted {
     let id = event.id.clone().unwrap_or_default();
     match convert_checked(event, window_start) {
         Ok(converted) => converted,
-        Err(reason) => Converted::Quarantine { id: clip(&id), reason },
+        Err(reason) => Converted::Quarantine {
+            id: clip(&id),
+            reason,
+        },
     }
 }
 
 fn convert_checked(event: ApiEvent, window_start: Timestamp) -> Result<Converted, String> {
-    let id = event.id.clone().filter(|id| !id.is_empty()).ok_or("it has no id")?;
+    let id = event
+        .id
+        .clone()
+        .filter(|id| !id.is_empty())
+        .ok_or("it has no id")?;
     if id.len() > EVENT_ID_BYTES_MAX {
-        return Err(format!("its id has {} bytes, more than {EVENT_ID_BYTES_MAX}", id.len()));
+        return Err(format!(
+            "its id has {} bytes, more than {EVENT_ID_BYTES_MAX}",
+            id.len()
+        ));
     }
     let version = version_of(&event);
     let cancelled = event.status.as_deref() == Some("cancelled");
@@ -56,21 +66,31 @@ fn convert_checked(event: ApiEvent, window_start: Timestamp) -> Result<Converted
 
     if cancelled && (event.recurring_event_id.is_none() || original_start.is_none()) {
         // "Only the id is sure to be populated": deleted for good, or an exception that a cut of its series swallowed.
-        return Ok(Converted::Delete(EventDeletion { id, version: version.unwrap_or(i64::MAX) }));
+        return Ok(Converted::Delete(EventDeletion {
+            id,
+            version: version.unwrap_or(i64::MAX),
+        }));
     }
     let size = text_bytes(&event);
     if size > EVENT_BYTES_MAX {
-        return Err(format!("it holds {size} bytes of text, more than {EVENT_BYTES_MAX}"));
+        return Err(format!(
+            "it holds {size} bytes of text, more than {EVENT_BYTES_MAX}"
+        ));
     }
 
     let start = match read_time(event.start.as_ref(), "start")? {
         Some(start) => start,
-        None if cancelled => original_start.clone().expect("checked above for cancelled events"),
+        None if cancelled => original_start
+            .clone()
+            .expect("checked above for cancelled events"),
         None => return Err("it has no start".to_owned()),
     };
     let end = read_time(event.end.as_ref(), "end")?.unwrap_or_else(|| start.clone());
     if end.epoch_ms < start.epoch_ms {
-        return Err(format!("it ends ({}) before it starts ({})", end.text, start.text));
+        return Err(format!(
+            "it ends ({}) before it starts ({})",
+            end.text, start.text
+        ));
     }
     let all_day = start.text.len() == "yyyy-mm-dd".len();
     let single = event.recurrence.is_empty() && event.recurring_event_id.is_none();
@@ -78,7 +98,10 @@ fn convert_checked(event: ApiEvent, window_start: Timestamp) -> Result<Converted
     let slack_ms = if all_day { ZONE_SLACK_MS } else { 0 };
     let ends_at = Timestamp::from_ms(end.epoch_ms).plus_ms(slack_ms);
     if single && ends_at <= window_start && start.epoch_ms < window_start.as_ms() {
-        return Ok(Converted::Delete(EventDeletion { id, version: version.unwrap_or(i64::MAX) }));
+        return Ok(Converted::Delete(EventDeletion {
+            id,
+            version: version.unwrap_or(i64::MAX),
+        }));
     }
 
     let attendees = attendees(&event.attendees);
@@ -127,24 +150,36 @@ fn version_of(event: &ApiEvent) -> Option<i64> {
 fn read_time(time: Option<&ApiTime>, field: &str) -> Result<Option<EventTime>, String> {
     let Some(time) = time else { return Ok(None) };
     if let Some(date_time) = &time.date_time {
-        let at = Timestamp::parse_rfc3339(date_time)
-            .ok_or_else(|| format!("{field} is not a time with an offset: {:?}", clip(date_time)))?;
+        let at = Timestamp::parse_rfc3339(date_time).ok_or_else(|| {
+            format!(
+                "{field} is not a time with an offset: {:?}",
+                clip(date_time)
+            )
+        })?;
         return Ok(Some(EventTime {
             text: date_time.clone(),
             epoch_ms: at.as_ms(),
             zone: time.time_zone.clone(),
         }));
     }
-    let Some(date) = &time.date else { return Ok(None) };
+    let Some(date) = &time.date else {
+        return Ok(None);
+    };
     let day = NaiveDate::parse_from_str(date, "%Y-%m-%d")
         .ok()
         .filter(|day| day.format("%Y-%m-%d").to_string() == *date)
         .ok_or_else(|| format!("{field} is not a day: {:?}", clip(date)))?;
-    Ok(Some(EventTime { text: date.clone(), epoch_ms: midnight_ms(day), zone: None }))
+    Ok(Some(EventTime {
+        text: date.clone(),
+        epoch_ms: midnight_ms(day),
+        zone: None,
+    }))
 }
 
 fn midnight_ms(day: NaiveDate) -> i64 {
-    day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis()
+    day.and_time(chrono::NaiveTime::MIN)
+        .and_utc()
+        .timestamp_millis()
 }
 
 fn clip(text: &str) -> String {
@@ -167,7 +202,10 @@ fn text_bytes(event: &ApiEvent) -> usize {
 
 fn person(api: &ApiPerson) -> Option<Person> {
     let filled = |text: &Option<String>| {
-        text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+        text.as_deref()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     };
     let email = filled(&api.email).map(|email| email.to_lowercase());
     let name = filled(&api.display_name);
@@ -184,10 +222,15 @@ fn person(api: &ApiPerson) -> Option<Person> {
 fn attendees(api: &[ApiPerson]) -> Vec<Attendee> {
     let mut attendees: Vec<Attendee> = Vec::with_capacity(api.len().min(ATTENDEES_MAX));
     for entry in api.iter().take(ATTENDEES_MAX) {
-        let Some(person) = person(entry) else { continue };
+        let Some(person) = person(entry) else {
+            continue;
+        };
         attendees.push(Attendee {
             person,
-            response_status: entry.response_status.clone().unwrap_or_else(|| "needsAction".into()),
+            response_status: entry
+                .response_status
+                .clone()
+                .unwrap_or_else(|| "needsAction".into()),
             optional: entry.optional,
             resource: entry.resource,
             is_self: entry.is_self,
@@ -221,7 +264,9 @@ fn series_until_ms(recurrence: &[String], all_day: bool) -> Option<i64> {
             continue;
         }
         let (_, rule) = upper.split_once(':')?;
-        let until = rule.split(';').find_map(|part| part.strip_prefix("UNTIL="))?;
+        let until = rule
+            .split(';')
+            .find_map(|part| part.strip_prefix("UNTIL="))?;
         let until_ms = until_ms(until, all_day)?;
         latest = Some(latest.map_or(until_ms, |other| other.max(until_ms)));
     }
@@ -238,7 +283,11 @@ fn until_ms(until: &str, all_day: bool) -> Option<i64> {
         None => (until, ZONE_SLACK_MS),
     };
     let at = NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%S").ok()?;
-    Some(at.and_utc().timestamp_millis().saturating_add_unsigned(slack_ms))
+    Some(
+        at.and_utc()
+            .timestamp_millis()
+            .saturating_add_unsigned(slack_ms),
+    )
 }
 
 #[cfg(test)]
@@ -247,7 +296,10 @@ mod tests {
 
     fn timed(id: &str, start: &str, end: &str) -> ApiEvent {
         let time = |text: &str| {
-            Some(ApiTime { date_time: Some(text.to_owned()), ..ApiTime::default() })
+            Some(ApiTime {
+                date_time: Some(text.to_owned()),
+                ..ApiTime::default()
+            })
         };
         ApiEvent {
             id: Some(id.to_owned()),
@@ -275,7 +327,11 @@ mod tests {
 
     #[test]
     fn an_untitled_event_without_length_is_kept() {
-        let event = timed("a1", "2026-03-02T09:00:00-05:00", "2026-03-02T09:00:00-05:00");
+        let event = timed(
+            "a1",
+            "2026-03-02T09:00:00-05:00",
+            "2026-03-02T09:00:00-05:00",
+        );
         let row = row(event);
         assert_eq!(row.name, None);
         assert_eq!(row.version, 3_500_000_000_000_000);
@@ -285,13 +341,21 @@ mod tests {
 
     #[test]
     fn days_stay_days() {
-        let day = |text: &str| Some(ApiTime { date: Some(text.to_owned()), ..ApiTime::default() });
+        let day = |text: &str| {
+            Some(ApiTime {
+                date: Some(text.to_owned()),
+                ..ApiTime::default()
+            })
+        };
         let mut event = timed("a1", "x", "x");
         event.start = day("0001-01-01");
         event.end = day("9999-12-31");
         let row = row(event);
         assert!(row.all_day);
-        assert_eq!((row.start.text.as_str(), row.end.text.as_str()), ("0001-01-01", "9999-12-31"));
+        assert_eq!(
+            (row.start.text.as_str(), row.end.text.as_str()),
+            ("0001-01-01", "9999-12-31")
+        );
     }
 
     #[test]
@@ -320,9 +384,15 @@ mod tests {
         event.start = None;
         event.end = None;
         event.status = Some("cancelled".to_owned());
-        assert!(matches!(convert(event.clone(), Timestamp::EPOCH), Converted::Delete(_)));
+        assert!(matches!(
+            convert(event.clone(), Timestamp::EPOCH),
+            Converted::Delete(_)
+        ));
         event.recurring_event_id = Some("m".to_owned());
-        assert!(matches!(convert(event.clone(), Timestamp::EPOCH), Converted::Delete(_)));
+        assert!(matches!(
+            convert(event.clone(), Timestamp::EPOCH),
+            Converted::Delete(_)
+        ));
         event.original_start_time = Some(ApiTime {
             date_time: Some("2026-03-09T09:00:00-04:00".to_owned()),
             ..ApiTime::default()
@@ -337,7 +407,10 @@ mod tests {
     fn a_single_event_before_the_window_has_left_it_and_a_series_has_not() {
         let window = Timestamp::parse_rfc3339("2026-06-01T00:00:00Z").unwrap();
         let mut event = timed("a1", "2026-03-02T09:00:00Z", "2026-03-02T10:00:00Z");
-        assert!(matches!(convert(event.clone(), window), Converted::Delete(_)));
+        assert!(matches!(
+            convert(event.clone(), window),
+            Converted::Delete(_)
+        ));
         event.recurrence = vec!["RRULE:FREQ=WEEKLY".to_owned()];
         assert!(matches!(convert(event, window), Converted::Upsert(_)));
     }
@@ -354,13 +427,31 @@ mod tests {
             guest("Zoe@Example.com", "accepted"),
             guest("bob@example.com", "declined"),
             guest(" zoe@example.COM ", "tentative"),
-            ApiPerson { id: Some("77".to_owned()), ..ApiPerson::default() },
-            ApiPerson { display_name: Some("The Board".to_owned()), ..ApiPerson::default() },
+            ApiPerson {
+                id: Some("77".to_owned()),
+                ..ApiPerson::default()
+            },
+            ApiPerson {
+                display_name: Some("The Board".to_owned()),
+                ..ApiPerson::default()
+            },
             ApiPerson::default(),
         ];
         let row = row(event);
-        let keys: Vec<&str> = row.attendees.iter().map(|a| a.person.key.as_str()).collect();
-        assert_eq!(keys, ["bob@example.com", "id:77", "name:the board", "zoe@example.com"]);
+        let keys: Vec<&str> = row
+            .attendees
+            .iter()
+            .map(|a| a.person.key.as_str())
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "bob@example.com",
+                "id:77",
+                "name:the board",
+                "zoe@example.com"
+            ]
+        );
         assert_eq!(row.attendees[3].response_status, "accepted");
         assert_eq!(row.attendees[1].response_status, "needsAction");
     }
@@ -369,14 +460,22 @@ mod tests {
     fn the_end_of_a_series_is_never_taken_too_early() {
         let until = |rule: &str, all_day| series_until_ms(&[rule.to_owned()], all_day);
         let midnight = midnight_ms(NaiveDate::from_ymd_opt(2026, 4, 1).unwrap());
-        assert_eq!(until("RRULE:FREQ=DAILY;UNTIL=20260401T000000Z", false), Some(midnight));
-        assert_eq!(until("RRULE:FREQ=DAILY;UNTIL=20260401", true), Some(midnight));
+        assert_eq!(
+            until("RRULE:FREQ=DAILY;UNTIL=20260401T000000Z", false),
+            Some(midnight)
+        );
+        assert_eq!(
+            until("RRULE:FREQ=DAILY;UNTIL=20260401", true),
+            Some(midnight)
+        );
         assert!(until("RRULE:FREQ=DAILY;UNTIL=20260401", false) > Some(midnight));
         assert!(until("RRULE:FREQ=DAILY;UNTIL=20260401T000000", false) > Some(midnight));
         assert_eq!(until("RRULE:FREQ=DAILY;COUNT=3", false), None);
         assert_eq!(until("RRULE:FREQ=HOURLYISH;UNTIL=soon", false), None);
-        let with_date =
-            ["RRULE:FREQ=DAILY;UNTIL=20260401T000000Z".to_owned(), "RDATE:20270101".to_owned()];
+        let with_date = [
+            "RRULE:FREQ=DAILY;UNTIL=20260401T000000Z".to_owned(),
+            "RDATE:20270101".to_owned(),
+        ];
         assert_eq!(series_until_ms(&with_date, false), None);
     }
 

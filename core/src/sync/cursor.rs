@@ -113,7 +113,8 @@ impl SyncCursor {
     /// Reads a stored cursor; one that cannot be read is a new one, and leads to a full pass.
     #[must_use]
     pub fn read(text: Option<&str>) -> Self {
-        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
     }
 
     /// The cursor as text.
@@ -131,8 +132,13 @@ mod tests {
     fn a_cursor_goes_there_and_back_and_rubbish_is_a_new_one() {
         let mut cursor = SyncCursor::default();
         let mut calendar = CalendarCursor::new(Timestamp::from_ms(5));
-        calendar.pass = Some(Pass { full_generation: Some(3), page_token: Some("p".to_owned()) });
-        cursor.calendars.insert(CalendarId::new("primary").unwrap(), calendar);
+        calendar.pass = Some(Pass {
+            full_generation: Some(3),
+            page_token: Some("p".to_owned()),
+        });
+        cursor
+            .calendars
+            .insert(CalendarId::new("primary").unwrap(), calendar);
         assert_eq!(SyncCursor::read(Some(&cursor.write())), cursor);
         assert_eq!(SyncCursor::read(Some("{")), SyncCursor::default());
         assert_eq!(SyncCursor::read(None), SyncCursor::default());
@@ -155,6 +161,11 @@ mod tests {
             calendar.quarantine(&format!("e{index}"), &"x".repeat(1_000));
         }
         assert_eq!(calendar.quarantined.len(), QUARANTINE_KEPT_MAX);
-        assert!(calendar.quarantined.values().all(|reason| reason.len() <= 200));
+        assert!(
+            calendar
+                .quarantined
+                .values()
+                .all(|reason| reason.len() <= 200)
+        );
     }
 }

@@ -130,7 +130,11 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq)]
 enum State {
     /// Reading the list of calendars.
-    Listing { page_token: Option<String>, pages: u32, entries: Vec<CalendarEntry> },
+    Listing {
+        page_token: Option<String>,
+        pages: u32,
+        entries: Vec<CalendarEntry>,
+    },
     /// Removing calendars that are not selected any more, then on to the first calendar.
     Removing { calendar: CalendarId },
     /// Waiting for a page of events of the current calendar.
@@ -237,8 +241,11 @@ impl SyncMachine {
                 self.select(calendars, now)
             }
             CalendarSelection::AllReadable => {
-                self.state =
-                    State::Listing { page_token: None, pages: 0, entries: Vec::new() };
+                self.state = State::Listing {
+                    page_token: None,
+                    pages: 0,
+                    entries: Vec::new(),
+                };
                 self.request()
             }
         }
@@ -250,7 +257,9 @@ impl SyncMachine {
     /// If the answer does not fit the last step: a fault of the caller.
     pub fn resume(&mut self, now: Timestamp, answer: Answer) -> Step {
         match answer {
-            Answer::Saved { wait_until: Some(until) } => self.end(End::Wait { until }),
+            Answer::Saved {
+                wait_until: Some(until),
+            } => self.end(End::Wait { until }),
             Answer::Saved { wait_until: None } => {
                 self.permits += 1;
                 self.request()
@@ -280,7 +289,9 @@ impl SyncMachine {
     /// The request that the state calls for, or the checkpoint that gets leave for it.
     fn request(&mut self) -> Step {
         if self.permits == 0 {
-            return Step::Checkpoint { progress: self.cursor.write() };
+            return Step::Checkpoint {
+                progress: self.cursor.write(),
+            };
         }
         match &self.state {
             State::Listing { page_token, .. } => Step::Fetch(FetchRequest::Calendars {
@@ -289,10 +300,15 @@ impl SyncMachine {
             }),
             State::Fetching => {
                 let (calendar, cursor) = self.current();
-                let pass = cursor.pass.as_ref().expect("a pass is under way while fetching");
+                let pass = cursor
+                    .pass
+                    .as_ref()
+                    .expect("a pass is under way while fetching");
                 let from = match (pass.full_generation, &cursor.sync_token) {
                     (None, Some(token)) => EventsFrom::SyncToken(token.clone()),
-                    _ => EventsFrom::Full { window_start: cursor.window_start },
+                    _ => EventsFrom::Full {
+                        window_start: cursor.window_start,
+                    },
                 };
                 Step::Fetch(FetchRequest::Events {
                     user: self.user.clone(),
@@ -315,7 +331,10 @@ impl SyncMachine {
 
     fn current_mut(&mut self) -> &mut CalendarCursor {
         let calendar = self.plan.front().expect("a calendar is under way");
-        self.cursor.calendars.get_mut(calendar).expect("the current calendar has a cursor")
+        self.cursor
+            .calendars
+            .get_mut(calendar)
+            .expect("the current calendar has a cursor")
     }
 
     fn listed(
@@ -334,11 +353,18 @@ impl SyncMachine {
                     "the list of calendars did not end after {CALENDAR_PAGES_MAX} pages"
                 ))));
             }
-            self.state = State::Listing { page_token: Some(token), pages, entries };
+            self.state = State::Listing {
+                page_token: Some(token),
+                pages,
+                entries,
+            };
             return self.request();
         }
         let calendars = entries.iter().map(|entry| entry.id.clone()).collect();
-        self.names = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        self.names = entries
+            .into_iter()
+            .map(|entry| (entry.id.clone(), entry))
+            .collect();
         self.select(calendars, now)
     }
 
@@ -370,7 +396,9 @@ impl SyncMachine {
         let Some(calendar) = self.to_remove.pop_front() else {
             return self.begin_calendar(now);
         };
-        self.state = State::Removing { calendar: calendar.clone() };
+        self.state = State::Removing {
+            calendar: calendar.clone(),
+        };
         self.tally.graph_writes += 1;
         Step::Write(GraphWrite::RemoveCalendar {
             user: self.user.clone(),
@@ -389,11 +417,19 @@ impl SyncMachine {
         match &cursor.pass {
             Some(_) if cursor.fingerprint == fingerprint => {}
             _ if token_is_good => {
-                cursor.pass = Some(Pass { full_generation: None, page_token: None });
+                cursor.pass = Some(Pass {
+                    full_generation: None,
+                    page_token: None,
+                });
             }
             _ => return self.begin_full_pass(now),
         }
-        self.tally.full |= self.current().1.pass.as_ref().is_some_and(|p| p.full_generation.is_some());
+        self.tally.full |= self
+            .current()
+            .1
+            .pass
+            .as_ref()
+            .is_some_and(|p| p.full_generation.is_some());
         self.state = State::Fetching;
         self.request()
     }
@@ -415,7 +451,10 @@ impl SyncMachine {
             ))));
         }
         cursor.fingerprint = fingerprint;
-        cursor.pass = Some(Pass { full_generation: Some(fence), page_token: None });
+        cursor.pass = Some(Pass {
+            full_generation: Some(fence),
+            page_token: None,
+        });
         self.tally.full = true;
         self.state = State::Fetching;
         self.request()
@@ -425,12 +464,19 @@ impl SyncMachine {
         let calendar = self.plan.front().expect("a calendar is under way").clone();
         let row = self.calendar_row(&calendar, &page);
         let row_hash = page::row_hash(&row);
-        let cursor = self.cursor.calendars.get_mut(&calendar).expect("it has a cursor");
+        let cursor = self
+            .cursor
+            .calendars
+            .get_mut(&calendar)
+            .expect("it has a cursor");
         cursor.unavailable_since = None;
         let batch = page::batch(cursor, page.events, page.unreadable);
         self.tally.quarantined += batch.quarantined;
         let generation = match &cursor.pass {
-            Some(Pass { full_generation: Some(generation), .. }) => *generation,
+            Some(Pass {
+                full_generation: Some(generation),
+                ..
+            }) => *generation,
             _ => cursor.generation,
         };
         let row_is_new = cursor.row_hash != row_hash;
@@ -472,7 +518,11 @@ impl SyncMachine {
         };
         match end {
             PageEnd::Next(token) => {
-                let pass = self.current_mut().pass.as_mut().expect("a pass is under way");
+                let pass = self
+                    .current_mut()
+                    .pass
+                    .as_mut()
+                    .expect("a pass is under way");
                 pass.page_token = Some(token);
                 self.state = State::Fetching;
                 self.request()
@@ -480,7 +530,9 @@ impl SyncMachine {
             PageEnd::Done { sync_token: None } => self.end(End::Failed(Failure::transient(
                 "Google ended the pages without a sync token; the old one is kept",
             ))),
-            PageEnd::Done { sync_token: Some(sync_token) } => self.pass_done(now, sync_token),
+            PageEnd::Done {
+                sync_token: Some(sync_token),
+            } => self.pass_done(now, sync_token),
         }
     }
 
@@ -515,9 +567,15 @@ impl SyncMachine {
     fn done(&mut self) -> Step {
         let tally = self.tally;
         let outcome = if self.tally.unavailable > 0
-            && self.cursor.calendars.values().all(|cursor| cursor.unavailable_since.is_some())
+            && self
+                .cursor
+                .calendars
+                .values()
+                .all(|cursor| cursor.unavailable_since.is_some())
         {
-            CommitOutcome::Skipped { note: "none of the calendars can be read".to_owned() }
+            CommitOutcome::Skipped {
+                note: "none of the calendars can be read".to_owned(),
+            }
         } else {
             CommitOutcome::Synced {
                 upserted: tally.upserted,
@@ -527,7 +585,10 @@ impl SyncMachine {
                 full: tally.full,
             }
         };
-        self.end(End::Done { cursor: self.cursor.write(), outcome })
+        self.end(End::Done {
+            cursor: self.cursor.write(),
+            outcome,
+        })
     }
 
     fn fetch_failed(&mut self, now: Timestamp, failure: Failure) -> Step {
@@ -583,7 +644,10 @@ impl SyncMachine {
         if !refused || !matches!(self.state, State::Writing { .. }) {
             return self.end(End::Failed(failure));
         }
-        let write = self.writes.pop_front().expect("the refused write is still at hand");
+        let write = self
+            .writes
+            .pop_front()
+            .expect("the refused write is still at hand");
         match page::split(write) {
             page::Split::Halves(first, second) => {
                 self.writes.push_front(second);

@@ -55,11 +55,17 @@ pub(super) fn batch(
             }
         };
         cursor.quarantined.remove(&id);
-        if wanted.get(&id).is_none_or(|old| old.version() <= new.version()) {
+        if wanted
+            .get(&id)
+            .is_none_or(|old| old.version() <= new.version())
+        {
             wanted.insert(id, new);
         }
     }
-    let mut batch = Batch { quarantined, ..Batch::default() };
+    let mut batch = Batch {
+        quarantined,
+        ..Batch::default()
+    };
     for wanted in wanted.into_values() {
         match wanted {
             Wanted::Upsert(row) => batch.upserts.push(*row),
@@ -87,12 +93,22 @@ pub(super) enum Split {
 
 /// Halves a refused write.
 pub(super) fn split(write: GraphWrite) -> Split {
-    let GraphWrite::Apply { user, fence, calendar, generation, mut upserts, mut deletions } = write
+    let GraphWrite::Apply {
+        user,
+        fence,
+        calendar,
+        generation,
+        mut upserts,
+        mut deletions,
+    } = write
     else {
         return Split::None;
     };
     if upserts.len() + deletions.len() <= 1 {
-        let id = upserts.pop().map(|row| row.id).or_else(|| deletions.pop().map(|gone| gone.id));
+        let id = upserts
+            .pop()
+            .map(|row| row.id)
+            .or_else(|| deletions.pop().map(|gone| gone.id));
         return id.map_or(Split::None, |id| Split::One { id });
     }
     let half = |upserts, deletions| GraphWrite::Apply {

@@ -1,0 +1,448 @@
+//! The machine against scripted answers: each test is a sentence of the protocol.
+
+use super::*;
+use crate::failure::LimitScope;
+use crate::google::event::{ApiEvent, ApiTime};
+use crate::graph::GraphCounts;
+
+const NOW: Timestamp = Timestamp::from_ms(1_790_000_000_000);
+const FENCE: LeaseToken = LeaseToken(77);
+
+fn machine(cursor: Option<&str>) -> SyncMachine {
+    let user = UserId::new("ada@example.com").unwrap();
+    SyncMachine::new(user, FENCE, SyncSettings::default(), cursor, 1)
+}
+
+fn event(id: &str) -> ApiEvent {
+    let time = |text: &str| {
+        Some(ApiTime {
+            date_time: Some(text.to_owned()),
+            ..ApiTime::default()
+        })
+    };
+    ApiEvent {
+        id: Some(id.to_owned()),
+        etag: Some("\"3500000000000000\"".to_owned()),
+        status: Some("confirmed".to_owned()),
+        start: time("2026-11-02T09:00:00Z"),
+        end: time("2026-11-02T10:00:00Z"),
+        ..ApiEvent::default()
+    }
+}
+
+fn page(events: Vec<ApiEvent>, end: PageEnd) -> Answer {
+    Answer::Fetched(Ok(FetchReply::Events(EventsPage {
+        summary: Some("Work".to_owned()),
+        time_zone: None,
+        access_role: None,
+        events,
+        unreadable: Vec::new(),
+        end,
+    })))
+}
+
+fn next(token: &str) -> PageEnd {
+    PageEnd::Next(token.to_owned())
+}
+
+fn done(token: &str) -> PageEnd {
+    PageEnd::Done {
+        sync_token: Some(token.to_owned()),
+    }
+}
+
+fn failed(kind: FailureKind) -> Answer {
+    Answer::Fetched(Err(Failure::new(kind, "scripted")))
+}
+
+fn written() -> Answer {
+    Answer::Written(Ok(GraphReply::Written(GraphCounts {
+        upserted: 1,
+        deleted: 0,
+    })))
+}
+
+fn saved() -> Answer {
+    Answer::Saved { wait_until: None }
+}
+
+fn query(step: &Step) -> &EventsQuery {
+    match step {
+        Step::Fetch(FetchRequest::Events { query, .. }) => query,
+        other => panic!("not a fetch of events: {other:?}"),
+    }
+}
+
+fn upserted(step: &Step) -> Vec<&str> {
+    match step {
+        Step::Write(GraphWrite::Apply { upserts, .. }) => {
+            upserts.iter().map(|row| row.id.as_str()).collect()
+        }
+        other => panic!("not a write of events: {other:?}"),
+    }
+}
+
+fn end(step: Step) -> End {
+    match step {
+        Step::End(end) => end,
+        other => panic!("not the end: {other:?}"),
+    }
+}
+
+fn cursor_of(end: End) -> String {
+    match end {
+        End::Done { cursor, .. } => cursor,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+/// A user whose first sync is over, at token `t1`.
+fn synced() -> String {
+    let mut machine = machine(None);
+    machine.begin(NOW);
+    machine.resume(NOW, page(vec![event("e1")], done("t1")));
+    machine.resume(NOW, written());
+    cursor_of(end(machine.resume(NOW, written())))
+}
+
+#[test]
+fn a_first_sync_goes_page_by_page_and_sweeps_at_its_end() {
+    let mut machine = machine(None);
+    let step = machine.begin(NOW);
+    let window_start = NOW.minus_ms(90 * DAY_MS);
+    assert_eq!(query(&step).from, EventsFrom::Full { window_start });
+    let step = machine.resume(NOW, page(vec![event("e2"), event("e1")], next("p2")));
+    assert_eq!(upserted(&step), ["e1", "e2"]);
+    let Step::Checkpoint { progress } = machine.resume(NOW, written()) else {
+        panic!("the page is not checkpointed");
+    };
+    assert!(progress.contains("p2"));
+    let step = machine.resume(NOW, saved());
+    assert_eq!(query(&step).page_token.as_deref(), Some("p2"));
+    let step = machine.resume(NOW, page(vec![event("e3")], done("t1")));
+    assert_eq!(upserted(&step), ["e3"]);
+    let step = machine.resume(NOW, written());
+    assert!(matches!(
+        step,
+        Step::Write(GraphWrite::Sweep { generation: 77, .. })
+    ));
+    let End::Done { cursor, outcome } = end(machine.resume(NOW, written())) else {
+        panic!("not done");
+    };
+    assert!(cursor.contains("t1") && !cursor.contains("p2"));
+    assert!(matches!(
+        outcome,
+        CommitOutcome::Synced {
+            requests: 2,
+            full: true,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn an_increment_without_changes_costs_one_request_and_nothing_else() {
+    let cursor = synced();
+    let mut machine = machine(Some(&cursor));
+    let step = machine.begin(NOW);
+    assert_eq!(query(&step).from, EventsFrom::SyncToken("t1".to_owned()));
+    let step = machine.resume(NOW, page(vec![], done("t1")));
+    assert_eq!(cursor_of(end(step)), cursor);
+    assert_eq!(
+        machine.tally(),
+        Tally {
+            requests: 1,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn an_empty_page_with_a_next_one_is_not_the_end() {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    let step = machine.resume(NOW, page(vec![], next("p2")));
+    assert!(matches!(step, Step::Checkpoint { .. }));
+    let step = machine.resume(NOW, saved());
+    assert_eq!(query(&step).from, EventsFrom::SyncToken("t1".to_owned()));
+    assert_eq!(query(&step).page_token.as_deref(), Some("p2"));
+}
+
+#[test]
+fn whoever_takes_over_goes_on_at_the_page_where_it_stopped() {
+    let mut first = machine(None);
+    first.begin(NOW);
+    first.resume(NOW, page(vec![event("e1")], next("p2")));
+    let Step::Checkpoint { progress } = first.resume(NOW, written()) else {
+        panic!("the page is not checkpointed");
+    };
+    let user = UserId::new("ada@example.com").unwrap();
+    let settings = SyncSettings::default();
+    let mut second = SyncMachine::new(user, LeaseToken(99), settings, Some(&progress), 1);
+    let step = second.begin(NOW.plus_ms(DAY_MS));
+    assert_eq!(query(&step).page_token.as_deref(), Some("p2"));
+    assert_eq!(
+        query(&step).from,
+        EventsFrom::Full {
+            window_start: NOW.minus_ms(90 * DAY_MS)
+        }
+    );
+    let step = second.resume(NOW, page(vec![event("e2")], done("t1")));
+    // The generation is that of the pass, the fence that of the lease.
+    assert!(matches!(
+        step,
+        Step::Write(GraphWrite::Apply {
+            generation: 77,
+            fence: LeaseToken(99),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_lost_token_leads_to_one_full_pass_with_the_old_window_and_a_second_loss_is_an_error() {
+    let mut machine = machine(Some(&synced()));
+    let later = NOW.plus_ms(30 * DAY_MS);
+    machine.begin(later);
+    let step = machine.resume(later, failed(FailureKind::Gone { malformed: false }));
+    assert!(matches!(step, Step::Checkpoint { .. }));
+    let step = machine.resume(later, saved());
+    assert_eq!(
+        query(&step).from,
+        EventsFrom::Full {
+            window_start: NOW.minus_ms(90 * DAY_MS)
+        }
+    );
+    let step = machine.resume(later, failed(FailureKind::Gone { malformed: true }));
+    assert_eq!(machine.tally().malformed_tokens, 1);
+    assert!(matches!(
+        end(step),
+        End::Failed(Failure {
+            kind: FailureKind::Permanent,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn full_resyncs_have_a_budget_a_day() {
+    let mut cursor = synced();
+    for round in 0..5 {
+        let mut machine = machine(Some(&cursor));
+        machine.begin(NOW);
+        let step = machine.resume(NOW, failed(FailureKind::Gone { malformed: false }));
+        if round == 4 {
+            assert!(matches!(end(step), End::Failed(_)));
+            return;
+        }
+        machine.resume(NOW, saved());
+        machine.resume(NOW, page(vec![], done("t2")));
+        cursor = cursor_of(end(machine.resume(NOW, written())));
+    }
+}
+
+#[test]
+fn another_page_size_means_a_full_pass_because_the_token_belongs_to_the_query() {
+    let user = UserId::new("ada@example.com").unwrap();
+    let settings = SyncSettings {
+        page_size: 500,
+        ..SyncSettings::default()
+    };
+    let mut machine = SyncMachine::new(user, FENCE, settings, Some(&synced()), 1);
+    assert!(matches!(
+        query(&machine.begin(NOW)).from,
+        EventsFrom::Full { .. }
+    ));
+}
+
+#[test]
+fn an_end_without_a_token_is_an_error_and_the_old_token_stays() {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    let step = machine.resume(NOW, page(vec![], PageEnd::Done { sync_token: None }));
+    assert!(matches!(
+        end(step),
+        End::Failed(Failure {
+            kind: FailureKind::Transient { .. },
+            ..
+        })
+    ));
+    assert!(machine.progress().contains("t1"));
+}
+
+#[test]
+fn a_refused_batch_is_halved_until_the_guilty_event_stands_alone() {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    let ids = ["a", "b", "c", "d", "e"];
+    let mut step = machine.resume(
+        NOW,
+        page(ids.iter().map(|id| event(id)).collect(), done("t2")),
+    );
+    let mut kept = Vec::new();
+    let mut writes = 0;
+    while let Step::Write(_) = &step {
+        writes += 1;
+        let guilty = upserted(&step).contains(&"d");
+        if !guilty {
+            kept.extend(upserted(&step).iter().map(|id| (*id).to_owned()));
+        }
+        let refusal = Failure::new(FailureKind::Rejected, "too strange");
+        step = machine.resume(
+            NOW,
+            if guilty {
+                Answer::Written(Err(refusal))
+            } else {
+                written()
+            },
+        );
+        assert!(writes < 20, "halving does not end");
+    }
+    assert_eq!(kept, ["a", "b", "c", "e"]);
+    let cursor = cursor_of(end(step));
+    assert!(cursor.contains("too strange") && cursor.contains("t2"));
+    assert_eq!(machine.tally().quarantined, 1);
+}
+
+#[test]
+fn a_fenced_write_means_that_the_lease_is_lost() {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    machine.resume(NOW, page(vec![event("e1")], done("t2")));
+    let step = machine.resume(NOW, Answer::Written(Ok(GraphReply::Fenced)));
+    assert_eq!(end(step), End::LeaseLost);
+}
+
+#[test]
+fn no_leave_for_a_request_hands_the_job_back_with_its_progress() {
+    let mut machine = machine(None);
+    machine.begin(NOW);
+    machine.resume(NOW, page(vec![event("e1")], next("p2")));
+    machine.resume(NOW, written());
+    let until = NOW.plus_ms(500);
+    let step = machine.resume(
+        NOW,
+        Answer::Saved {
+            wait_until: Some(until),
+        },
+    );
+    assert_eq!(end(step), End::Wait { until });
+}
+
+#[test]
+fn a_limit_and_an_outage_are_told_as_they_are() {
+    for kind in [
+        FailureKind::Limited {
+            scope: LimitScope::User,
+            retry_after_ms: Some(9),
+        },
+        FailureKind::Transient {
+            retry_after_ms: None,
+        },
+        FailureKind::Unauthorized,
+    ] {
+        let mut machine = machine(None);
+        machine.begin(NOW);
+        let End::Failed(failure) = end(machine.resume(NOW, failed(kind.clone()))) else {
+            panic!("not told");
+        };
+        assert_eq!(failure.kind, kind);
+    }
+}
+
+#[test]
+fn a_calendar_that_cannot_be_read_costs_the_user_nothing_but_this_calendar() {
+    let names = ["a@example.com", "b@example.com"];
+    let list = names
+        .iter()
+        .map(|name| CalendarId::new(name).unwrap())
+        .collect();
+    let settings = SyncSettings {
+        calendars: CalendarSelection::List(list),
+        ..SyncSettings::default()
+    };
+    let user = UserId::new("ada@example.com").unwrap();
+    let mut machine = SyncMachine::new(user, FENCE, settings, None, 1);
+    machine.begin(NOW);
+    machine.resume(NOW, failed(FailureKind::CalendarUnavailable));
+    let step = machine.resume(NOW, saved());
+    assert_eq!(query(&step).calendar.as_str(), "b@example.com");
+    machine.resume(NOW, page(vec![], done("t1")));
+    machine.resume(NOW, written());
+    let cursor = cursor_of(end(machine.resume(NOW, written())));
+    assert!(cursor.contains("unavailable_since"));
+}
+
+#[test]
+fn calendars_that_left_the_list_are_removed_and_busy_only_ones_are_not_read() {
+    let entry = |id: &str, role: &str| CalendarEntry {
+        id: CalendarId::new(id).unwrap(),
+        summary: Some(format!("about {id}")),
+        time_zone: None,
+        access_role: Some(role.to_owned()),
+        primary: false,
+        deleted: false,
+    };
+    let settings = SyncSettings {
+        calendars: CalendarSelection::AllReadable,
+        ..SyncSettings::default()
+    };
+    let user = UserId::new("ada@example.com").unwrap();
+    let mut machine = SyncMachine::new(user, FENCE, settings, Some(&synced()), 1);
+    let step = machine.begin(NOW);
+    assert!(matches!(step, Step::Fetch(FetchRequest::Calendars { .. })));
+    let calendars = vec![entry("own", "owner"), entry("boss", "freeBusyReader")];
+    let list = CalendarsPage {
+        calendars,
+        next_page_token: None,
+    };
+    let step = machine.resume(NOW, Answer::Fetched(Ok(FetchReply::Calendars(list))));
+    let Step::Write(GraphWrite::RemoveCalendar { calendar, .. }) = &step else {
+        panic!("primary is not removed: {step:?}");
+    };
+    assert_eq!(calendar.as_str(), "primary");
+    assert!(matches!(
+        machine.resume(NOW, written()),
+        Step::Checkpoint { .. }
+    ));
+    let step = machine.resume(NOW, saved());
+    assert_eq!(query(&step).calendar.as_str(), "own");
+    let step = machine.resume(NOW, page(vec![], done("t1")));
+    let Step::Write(GraphWrite::Apply { calendar, .. }) = &step else {
+        panic!("the calendar is not written: {step:?}");
+    };
+    assert_eq!(calendar.name.as_deref(), Some("about own"));
+}
+
+#[test]
+fn an_invalid_event_is_quarantined_and_leaves_quarantine_when_it_is_mended() {
+    let mut bad = event("e9");
+    bad.start = None;
+    bad.end = None;
+    let mut first = machine(Some(&synced()));
+    first.begin(NOW);
+    let step = first.resume(NOW, page(vec![bad, event("e1")], done("t2")));
+    assert_eq!(upserted(&step), ["e1"]);
+    let cursor = cursor_of(end(first.resume(NOW, written())));
+    assert!(cursor.contains("it has no start"));
+    let mut second = machine(Some(&cursor));
+    second.begin(NOW);
+    second.resume(NOW, page(vec![event("e9")], done("t3")));
+    let cursor = cursor_of(end(second.resume(NOW, written())));
+    assert!(!cursor.contains("it has no start"));
+}
+
+#[test]
+fn of_two_states_of_one_event_in_a_page_the_newer_wins() {
+    let mut newer = event("e1");
+    newer.etag = Some("\"3500000000000009\"".to_owned());
+    newer.summary = Some("newer".to_owned());
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    let step = machine.resume(NOW, page(vec![newer, event("e1")], done("t2")));
+    let Step::Write(GraphWrite::Apply { upserts, .. }) = &step else {
+        panic!("not a write");
+    };
+    assert_eq!(upserts.len(), 1);
+    assert_eq!(upserts[0].name.as_deref(), Some("newer"));
+}
