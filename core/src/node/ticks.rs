@@ -118,7 +118,12 @@ impl Node {
             let at = fire.or_else(|| definition.previous_at_or_before(store_now));
             let at = at.expect("a tick is due, so there is one at or before now");
             view.in_flight = true;
-            let (fire, missed) = (fire.is_some(), plan.missed);
+            // The plan counts late ticks whether they fire or not; only those that do not are skipped for good.
+            let late = |tick: &&Timestamp| store_now.since_ms(**tick) > late_ms;
+            let missed = plan
+                .missed
+                .saturating_sub(plan.fire.iter().filter(late).count() as u64);
+            let fire = fire.is_some();
             let purpose = Purpose::Tick {
                 schedule: schedule.clone(),
                 at,

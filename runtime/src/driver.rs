@@ -1,0 +1,135 @@
+//! The driver loop: performs what the node names, and tells it what happened. It decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kalends_core::node::Node;
+use kalends_core::node::io::{EffectId, EffectResult, Input, Notice, Op, Output};
+use kalends_core::port::{Graph, Source, Store};
+use kalends_core::time::{Clock, Timestamp};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+
+use crate::clock::SteadyClock;
+
+/// What a node works with.
+#[derive(Clone)]
+pub struct Ports {
+    /// The queue.
+    pub store: Arc<dyn Store>,
+    /// Where calendars come from.
+    pub source: Arc<dyn Source>,
+    /// Where they are kept.
+    pub graph: Arc<dyn Graph>,
+}
+
+/// Counts of effects, for reports and benchmarks.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Store commands sent.
+    pub store: AtomicU64,
+    /// Requests to the source.
+    pub fetch: AtomicU64,
+    /// Graph writes.
+    pub graph: AtomicU64,
+}
+
+/// Drives `node` until it has finished: after a deadline was sent through `shutdown` (on `clock`), or never.
+///
+/// `observe` sees every notice, in order.
+pub async fn drive(
+    mut node: Node,
+    ports: Ports,
+    clock: SteadyClock,
+    mut shutdown: watch::Receiver<Option<Timestamp>>,
+    effects: Arc<Effects>,
+    mut observe: impl FnMut(&Node, &Notice),
+) {
+    let mut tasks: JoinSet<EffectResult> = JoinSet::new();
+    let mut running = Running::default();
+    loop {
+        let wake_at = loop {
+            match node.poll_output() {
+                Output::Effect { id, op } => {
+                    let handle = tasks.spawn(perform(ports.clone(), op, Arc::clone(&effects)));
+                    running.begin(id, handle);
+                }
+                Output::Cancel { id } => running.cancel(id),
+                Output::Notice(notice) => observe(&node, &notice),
+                Output::Timeout { at, .. } => break at,
+                Output::Finished => return,
+            }
+        };
+        let input = tokio::select! {
+            Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => running.end(ended),
+            () = tokio::time::sleep(clock.wait_until(wake_at)) => None,
+            () = ports.store.wait_for_wake() => Some(Input::Wake),
+            Ok(()) = shutdown.changed() => {
+                shutdown.borrow_and_update().map(|deadline| Input::Shutdown { deadline })
+            }
+        };
+        match input {
+            Some(input) => node.handle_input(clock.now(), input),
+            None => node.handle_timeout(clock.now()),
+        }
+    }
+}
+
+async fn perform(ports: Ports, op: Op, effects: Arc<Effects>) -> EffectResult {
+    match op {
+        Op::Store(command) => {
+            effects.store.fetch_add(1, Ordering::Relaxed);
+            EffectResult::Store(ports.store.apply(command).await)
+        }
+        Op::Fetch(request) => {
+            effects.fetch.fetch_add(1, Ordering::Relaxed);
+            EffectResult::Fetch(ports.source.fetch(request).await)
+        }
+        Op::Graph(write) => {
+            effects.graph.fetch_add(1, Ordering::Relaxed);
+            EffectResult::Graph(ports.graph.write(write).await)
+        }
+    }
+}
+
+/// Which task performs which effect.
+#[derive(Default)]
+struct Running {
+    effects: BTreeMap<EffectId, AbortHandle>,
+    tasks: std::collections::HashMap<Id, EffectId>,
+}
+
+impl Running {
+    fn begin(&mut self, id: EffectId, handle: AbortHandle) {
+        self.tasks.insert(handle.id(), id);
+        self.effects.insert(id, handle);
+    }
+
+    fn cancel(&mut self, id: EffectId) {
+        if let Some(handle) = self.effects.remove(&id) {
+            handle.abort();
+        }
+    }
+
+    /// What an ended task means for the node; nothing if it was cancelled.
+    fn end(&mut self, ended: Result<(Id, EffectResult), JoinError>) -> Option<Input> {
+        let (task, result) = match ended {
+            Ok((task, result)) => (task, Some(result)),
+            Err(error) => (error.id(), panic_of(error)),
+        };
+        let id = self.tasks.remove(&task)?;
+        self.effects.remove(&id);
+        Some(Input::Done { id, result: result? })
+    }
+}
+
+fn panic_of(error: JoinError) -> Option<EffectResult> {
+    let panic = error.try_into_panic().ok()?;
+    let detail = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no message)".to_owned());
+    Some(EffectResult::Panicked { detail })
+}
