@@ -47,7 +47,9 @@ use command::{BATCH_MAX, LeaseRef};
 use gate::Limited;
 use index::Index;
 use records::check_size;
-use rows::{FinishedRow, FlowRow, JobRow, MetaRow, ScheduleRow, SourceRow, UserFlowRow, UserKey, UserRow};
+use rows::{
+    FinishedRow, FlowRow, JobRow, MetaRow, ScheduleRow, SourceRow, UserFlowRow, UserKey, UserRow,
+};
 use schedule::Tick;
 use state::JobKey;
 use table::Table;

@@ -100,9 +100,9 @@ impl Queue {
         limit: Option<&Limit>,
         wanted: u32,
     ) -> Timestamp {
-        self.user_flows.get(key).map_or(now, |row| {
-            opens_at(&row.requests, now, limit, wanted)
-        })
+        self.user_flows
+            .get(key)
+            .map_or(now, |row| opens_at(&row.requests, now, limit, wanted))
     }
 
     pub(super) fn record_user_requests(

@@ -20,7 +20,7 @@ impl Queue {
     ) -> Result<Reply, Reply> {
         check_size("users", users.len(), BATCH_MAX)?;
         self.check_source(source)?;
-        let mut count = 0;
+        let mut enrolled = Vec::new();
         for user in users {
             let key = (source.clone(), user);
             match self.users.get(&key) {
@@ -49,9 +49,12 @@ impl Queue {
                 }),
                 Some(_) => continue,
             }
-            count += 1;
+            enrolled.push(key.1);
         }
-        Ok(Reply::Count { count })
+        Ok(Reply::Enrolled {
+            source: source.clone(),
+            users: enrolled,
+        })
     }
 
     pub(super) fn unenroll(
@@ -85,7 +88,11 @@ impl Queue {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page = index.due.range((start, Bound::Unbounded));
         Ok(Reply::DueUsers {
-            users: page.take_while(is_due).take(limit as usize).cloned().collect(),
+            users: page
+                .take_while(is_due)
+                .take(limit as usize)
+                .cloned()
+                .collect(),
             due_total: index.due.iter().take_while(is_due).count() as u64,
         })
     }
