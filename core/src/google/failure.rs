@@ -1,4 +1,4 @@
-//! Reading a refusal: HTTP status and body to a typed [`Failure`](crate::failure::Failure).
+//! Reading a refusal: HTTP status and body to a typed [`Failure`].
 //!
 //! The problem: Google says one thing in several shapes. A rate limit is a 403 or a 429, an expired sync token is a 410
 //! or (People) a 400, and a front end answers with HTML. The idea: collect the machine-readable words of a body, the
