@@ -4,9 +4,11 @@
 //! limit from a missing permission and choosing parameters happen here, so that the simulator runs the same code.
 //!
 //! Reading order: [`query`] (what is asked), [`event`] (the wire form of one event), [`page`] (reading an answer),
-//! [`failure`] (reading a refusal).
+//! [`failure`] (what a refusal means; `refusal` reads its body). `lenient` holds the rules by which all JSON is read.
 
 pub mod event;
 pub mod failure;
+mod lenient;
 pub mod page;
 pub mod query;
+mod refusal;
