@@ -274,3 +274,14 @@ pub const ALL: [(&str, &str); 15] = [
     ("read_events", READ_EVENTS),
     ("read_contacts", READ_CONTACTS),
 ];
+
+/// The names of the parameters that a statement reads, in order, each as often as it is read. A server refuses a
+/// statement (`ParameterMissing`) whose parameters do not hold them all.
+pub fn parameters_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split('$').skip(1).map(|rest| {
+        let end = rest
+            .find(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+            .unwrap_or(rest.len());
+        &rest[..end]
+    })
+}

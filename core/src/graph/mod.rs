@@ -23,6 +23,8 @@
 //! organization}`, `ATTENDED_BY{response_status}`.
 
 pub mod cypher;
+pub mod params;
+pub mod server_failure;
 
 use serde::{Deserialize, Serialize};
 
