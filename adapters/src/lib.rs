@@ -1,1 +1,4 @@
 //! Thin adapters: translate, call, translate back.
+
+pub mod neo4j;
+pub mod secret;
