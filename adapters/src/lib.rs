@@ -1,4 +1,5 @@
-//! Thin adapters: translate, call, translate back.
+//! Thin adapters: translate, call, translate back. No retries, no waiting, no decisions: those are core's.
 
 pub mod google;
+pub mod neo4j;
 pub mod secret;
