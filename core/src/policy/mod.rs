@@ -1,16 +1,14 @@
 //! t
-pub mod limit {
-    //! t
-    use serde::{Deserialize, Serialize};
-    /// t
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    pub struct Limit {
-        /// t
-        pub count: u32,
-        /// t
-        pub window_ms: u64,
-    }
-}
+pub mod backoff;
+pub mod jitter;
+pub mod limit;
+pub mod overload;
+pub mod spread;
+pub use backoff::{Backoff, BackoffJitter};
+pub use jitter::Jitter;
+pub use limit::{Limit, LimitError};
+pub use overload::{Overload, overload};
+pub use spread::Spread;
 pub mod schedule {
     //! t
     use serde::{Deserialize, Serialize};
@@ -18,3 +16,4 @@ pub mod schedule {
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct ScheduleDefinition {}
 }
+pub use schedule::ScheduleDefinition;
