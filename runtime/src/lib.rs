@@ -1,3 +1,7 @@
 //! The runtime.
 
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod exit;
+pub mod logging;

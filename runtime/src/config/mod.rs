@@ -10,12 +10,29 @@
 //!
 //! Nothing here reads the environment: it comes in as an argument.
 
+mod advise;
+mod check;
+mod load;
+mod locate;
+pub mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
+mod users;
+mod value;
+
 use std::path::PathBuf;
 
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{CalendarId, ScheduleName, UserId};
 use kalends_core::policy::{Backoff, Jitter, Limit, ScheduleDefinition, Spread};
 use kalends_core::queue::state::SourceSettings;
+
+pub use advise::period_ms_min;
+pub use load::{FILE_BYTES_MAX, LoadError, Loaded, Request, SECRET_FILE_BYTES_MAX, load};
+pub use locate::{Place, Problem, Problems};
+pub use show::{Effective, show};
+pub use users::USERS_MAX;
 
 /// All that a process needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,6 +242,12 @@ pub enum LogLevel {
 }
 
 impl Config {
+    /// The defaults, for these users: what the demo and tests begin with.
+    #[must_use]
+    pub fn with_defaults(auth: GoogleAuth, users: Vec<UserConfig>, data_dir: PathBuf) -> Self {
+        check::defaults(auth, users, data_dir)
+    }
+
     /// The settings of the source, as the store wants them.
     #[must_use]
     pub fn source_settings(&self) -> SourceSettings {
