@@ -120,7 +120,7 @@ impl std::error::Error for Problems {}
 
 /// The lines of a text, by byte offset.
 #[derive(Clone, Debug)]
-pub struct Lines {
+pub(super) struct Lines {
     /// The offset of each line's first byte.
     starts: Vec<usize>,
 }
@@ -128,7 +128,7 @@ pub struct Lines {
 impl Lines {
     /// Looks through `text` once.
     #[must_use]
-    pub fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let after_breaks = text.match_indices('\n').map(|(offset, _)| offset + 1);
         Lines {
             starts: std::iter::once(0).chain(after_breaks).collect(),
@@ -137,7 +137,7 @@ impl Lines {
 
     /// The line, from 1, in which the byte at `offset` stands.
     #[must_use]
-    pub fn line(&self, offset: usize) -> u32 {
+    pub(super) fn line(&self, offset: usize) -> u32 {
         let line = self.starts.partition_point(|start| *start <= offset);
         u32::try_from(line).unwrap_or(u32::MAX - 1)
     }
