@@ -1,3 +1,25 @@
-//! The runtime.
+//! Kalends keeps every user's Google Calendar in a Neo4j graph: on time, exactly as it stands at Google, and without
+//! stampeding anyone.
+//!
+//! This crate is the runtime: it joins the pure [`kalends_core`] with the thin [`kalends_adapters`].
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | `kalends.toml`, environment and flags, checked |
+//! | [`wiring`] | from a configuration to a node and its ports |
+//! | [`driver`] | the loop that performs what the node names |
+//! | [`clock`] | clocks for drivers |
+//! | [`commands`], [`cli`], [`exit`], [`logging`] | the `kalends` command |
+//! | [`demo`] | the whole main job against an emulated Google, compared item by item |
+//! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
 
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod driver;
 pub mod emulate;
+pub mod exit;
+pub mod logging;
+pub mod wiring;

@@ -1,0 +1,302 @@
+//! The command line: what may be typed, and the help that explains it. Nothing is done here.
+//!
+//! Flags that overrule a setting are handed on as text: their bounds stand with the setting, not here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{LogFormat, LogLevel, Request};
+
+/// Keeps every user's Google Calendar in a graph.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "kalends",
+    version,
+    about = "Keeps every user's Google Calendar in a graph: on time, and exactly as it stands at Google",
+    after_help = "Examples:\n  \
+        kalends demo                         see the whole job, with nothing to install\n  \
+        kalends config show --defaults       print a complete kalends.toml\n  \
+        kalends config check                 explain every mistake in ./kalends.toml\n  \
+        kalends run --config kalends.toml    sync, until SIGTERM or Ctrl-C\n\n\
+        Exit codes: 0 done, 1 failed, 2 bad input (nothing was started), 3 store or port in use"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Sync all users by the schedule, until told to stop.
+    Run(RunArgs),
+    /// Show the whole job at work against an emulated Google, and compare the outcome item by item.
+    Demo(DemoArgs),
+    /// Sync one user now, once.
+    Sync(SyncArgs),
+    /// Show what is waiting, running, done and failed.
+    Status(StatusArgs),
+    /// Check or show the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Serve an emulated Google or Neo4j on this machine, for tests.
+    #[command(subcommand)]
+    Emulate(EmulateCommand),
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ConfigArgs {
+    /// The configuration file [default: $KALENDS_CONFIG, else ./kalends.toml if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder of the store, overruling store.data_dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How log lines look, overruling log.format
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// The least important log lines shown, overruling log.level
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub log_level: Option<LogLevel>,
+}
+
+impl ConfigArgs {
+    /// What to load.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let mut flags = Vec::new();
+        if let Some(data_dir) = &self.data_dir {
+            flags.push(("--data-dir", path(data_dir)));
+        }
+        if let Some(format) = self.log_format {
+            flags.push(("--log-format", word(format)));
+        }
+        if let Some(level) = self.log_level {
+            flags.push(("--log-level", word(level)));
+        }
+        Request {
+            file: self.config.as_ref().map(path),
+            flags,
+            folder: PathBuf::new(),
+        }
+    }
+}
+
+fn word(value: impl clap::ValueEnum) -> String {
+    let value = value
+        .to_possible_value()
+        .expect("no word of these is hidden");
+    value.get_name().to_owned()
+}
+
+/// `kalends run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(after_help = "Examples:\n  \
+    kalends run\n  \
+    kalends run --config /etc/kalends.toml --data-dir /var/lib/kalends --log-format json\n\n\
+    Stops on SIGTERM or Ctrl-C: running syncs finish, or are handed back after worker.shutdown_ms.")]
+pub struct RunArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How many syncs run at the same time, overruling worker.concurrency
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub concurrency: Option<String>,
+    /// The name of this process in logs and status, overruling worker.name
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The seed of all chance in this process, to repeat a run [default: drawn, and logged]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub seed: Option<String>,
+}
+
+impl RunArgs {
+    /// What to load.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let mut request = self.config.request();
+        let own = [
+            ("--concurrency", &self.concurrency),
+            ("--node-name", &self.node_name),
+            ("--seed", &self.seed),
+        ];
+        for (flag, value) in own {
+            if let Some(value) = value {
+                request.flags.push((flag, value.clone()));
+            }
+        }
+        request
+    }
+}
+
+/// `kalends demo`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "Examples:\n  \
+    kalends demo\n  \
+    kalends demo --users 1000 --events 100 --unlimited --json\n\n\
+    Needs no account, no server and no configuration. Ends with 0 only if every graph equals its calendar.")]
+pub struct DemoArgs {
+    /// How many users
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub users: u32,
+    /// How many events each user's calendar begins with
+    #[arg(long, value_name = "M", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub events: u32,
+    /// The seed from which calendars and changes are drawn; the same one shows the same demo
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// End with one line of JSON that holds the figures
+    #[arg(long)]
+    pub json: bool,
+    /// Lift all limits: as fast as this machine can
+    #[arg(long)]
+    pub unlimited: bool,
+    /// Keep the store in this folder instead of a temporary one
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `kalends sync`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "Example:\n  kalends sync ada@example.com")]
+pub struct SyncArgs {
+    /// The user's id, as configured
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the outcome as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kalends status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(after_help = "Examples:\n  kalends status\n  kalends status --json")]
+pub struct StatusArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the state as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kalends config ...`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// Explain every mistake with file and line, and warn of what looks unwise. Starts nothing.
+    #[command(
+        after_help = "Example:\n  kalends config check --config kalends.toml\n\n\
+            Ends with 0 if the configuration is usable (warnings may be printed), with 2 if it is not."
+    )]
+    Check(ConfigCheckArgs),
+    /// Show every setting in force and where it comes from, with secrets hidden.
+    #[command(after_help = "Examples:\n  \
+        kalends config show\n  \
+        kalends config show --defaults > kalends.toml")]
+    Show(ConfigShowArgs),
+}
+
+/// `kalends config check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ConfigCheckArgs {
+    /// What would be run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// `kalends config show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ConfigShowArgs {
+    /// What would be run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Print a complete configuration file with every setting, its help and its default instead
+    #[arg(long)]
+    pub defaults: bool,
+}
+
+/// `kalends emulate ...`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum EmulateCommand {
+    /// Serve Google's token endpoint (/token) and Calendar API (/calendar/v3), printing one refresh token a user.
+    #[command(after_help = "Examples:\n  \
+        kalends emulate google\n  \
+        kalends emulate google --port 4500 --users 100 --events 50 --seed 1\n  \
+        kalends emulate google --users 1 --fixture events.json")]
+    Google(EmulateGoogleArgs),
+    /// Serve Neo4j's Query API for the statements that Kalends sends.
+    #[command(after_help = "Example:\n  kalends emulate neo4j --port 7474")]
+    Neo4j(EmulateNeo4jArgs),
+}
+
+/// `kalends emulate google`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct EmulateGoogleArgs {
+    /// The port on 127.0.0.1; 0 takes a free one and prints it
+    #[arg(long, value_name = "PORT", default_value_t = 4500)]
+    pub port: u16,
+    /// How many users
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub users: u32,
+    /// How many events each user's calendar begins with
+    #[arg(long, value_name = "M", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub events: u32,
+    /// The seed from which calendars are drawn
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Events to load instead, as the API's own JSON (an events.list answer)
+    #[arg(long, value_name = "FILE")]
+    pub fixture: Option<PathBuf>,
+}
+
+/// `kalends emulate neo4j`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct EmulateNeo4jArgs {
+    /// The port on 127.0.0.1; 0 takes a free one and prints it
+    #[arg(long, value_name = "PORT", default_value_t = 7474)]
+    pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::SETTINGS;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_run_reach_the_settings_they_overrule() {
+        let typed = "kalends run --config a.toml --data-dir d --log-format json --log-level debug \
+                     --concurrency -3 --node-name n --seed 7";
+        let cli = Cli::try_parse_from(typed.split_whitespace()).unwrap();
+        let Command::Run(run) = cli.command else {
+            panic!("not run");
+        };
+        let request = run.request();
+        assert_eq!(request.file.as_deref(), Some("a.toml"));
+        let mut typed: Vec<&str> = request.flags.iter().map(|(flag, _)| *flag).collect();
+        let mut known: Vec<&str> = SETTINGS.iter().filter_map(|setting| setting.flag).collect();
+        typed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(typed, known);
+        assert!(request.flags.contains(&("--concurrency", "-3".to_owned())));
+        assert!(request.flags.contains(&("--log-level", "debug".to_owned())));
+    }
+
+    #[test]
+    fn usage_errors_end_with_two() {
+        let wrong = Cli::try_parse_from(["kalends", "demo", "--users", "0"]).unwrap_err();
+        assert_eq!(wrong.exit_code(), 2);
+    }
+}
