@@ -1,1 +1,3 @@
 //! Thin adapters: translate, call, translate back.
+
+pub mod embedded;

@@ -1,0 +1,163 @@
+//! The embedded store: queue and graph in one SQLite file, for one process, with nothing to install.
+//!
+//! The problem: a process may be killed at any instant, and whatever it acknowledged has to be there when it starts
+//! again. The idea: one thread owns the file and the state, applies what is asked, commits, and answers after that.
+//!
+//! What always holds:
+//!
+//! 1. nothing is acknowledged before its commit has reached the disk (write-ahead log, `synchronous = FULL`);
+//! 2. the state in memory never runs ahead of the disk: when a commit fails it is read back from the file;
+//! 3. one process at a time: a second one is refused, and told who is there;
+//! 4. memory does not grow with the file: the page cache is bounded, and batches, groups and the channel are.
+//!
+//! `file` opens the directory, `schema` has the tables, `writer` is the thread, `graph_write` and `graph_read` are the
+//! graph, `properties` its JSON.
+
+mod file;
+mod graph_read;
+mod graph_write;
+mod properties;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use kalends_core::failure::Failure;
+use kalends_core::graph::{GraphReply, GraphSnapshot, GraphWrite};
+use kalends_core::id::UserId;
+use kalends_core::port::Graph;
+use kalends_core::time::Clock;
+use tokio::sync::{mpsc, oneshot};
+
+pub use file::{FILE_NAME, LOCK_NAME, OpenError};
+pub use writer::{GROUP_EVENTS_MAX, GROUP_MAX, QUEUE_DEPTH_MAX};
+
+use writer::{Figures, Request, Writer};
+
+/// What callers hear when the writing thread is gone.
+const GONE: &str = "the embedded store has stopped (it was closed, or met a fault that the log shows); start the process again, its file holds all that was acknowledged";
+
+/// The queue and the graph in one file. See the head of this module.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    path: PathBuf,
+    requests: mpsc::Sender<Request>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    figures: Arc<Figures>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `directory` for this process alone, and creates both where they are missing (readable by this
+    /// user only). `clock` is the time of the store.
+    ///
+    /// # Errors
+    /// If another process has it, or the file there is not one of ours that this program can read. Then nothing was
+    /// created or changed.
+    pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<EmbeddedStore, OpenError> {
+        let _ = clock;
+        let opened = file::open(directory)?;
+        let (requests, receiver) = mpsc::channel(QUEUE_DEPTH_MAX);
+        let figures = Arc::new(Figures::default());
+        let writer = Writer {
+            connection: opened.connection,
+            path: opened.path.clone(),
+            figures: Arc::clone(&figures),
+            lock: opened.lock,
+        };
+        let thread = std::thread::Builder::new()
+            .name("kalends-store".to_owned())
+            .spawn(move || writer.run(receiver))
+            .map_err(|error| OpenError::Unreadable {
+                path: opened.path.clone(),
+                error,
+            })?;
+        Ok(EmbeddedStore {
+            path: opened.path,
+            requests,
+            thread: Mutex::new(Some(thread)),
+            figures,
+        })
+    }
+
+    /// Transactions that wrote something, since the store was opened.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.figures.commits.load(Ordering::Relaxed)
+    }
+
+    /// Finishes what waits, copies the log into the file and gives the directory back. Later requests fail. Closing
+    /// twice does nothing more.
+    pub async fn close(&self) {
+        // Fails if the thread has ended already: then there is nothing to ask for.
+        let _ = self.requests.send(Request::Close).await;
+        self.requests.closed().await;
+        self.join();
+    }
+
+    fn join(&self) {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the embedded store's thread ended by a panic");
+        }
+    }
+}
+
+impl Drop for EmbeddedStore {
+    /// As [`EmbeddedStore::close`]; blocks for the commit in hand, so that the directory is free afterwards.
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.requests, closed));
+        self.join();
+    }
+}
+
+#[async_trait]
+impl Graph for EmbeddedStore {
+    async fn write(&self, write: GraphWrite) -> Result<GraphReply, Failure> {
+        let (answer, reply) = oneshot::channel();
+        let request = Request::Write {
+            write: Box::new(write),
+            answer,
+        };
+        if self.requests.send(request).await.is_err() {
+            return Err(Failure::transient(GONE));
+        }
+        reply
+            .await
+            .unwrap_or_else(|_| Err(Failure::transient(GONE)))
+    }
+
+    async fn snapshot(&self, user: &UserId) -> Result<GraphSnapshot, Failure> {
+        read_snapshot(self.path.clone(), user.clone()).await
+    }
+}
+
+/// Reads a user's graph on a thread and a connection of its own, so that writing goes on meanwhile.
+async fn read_snapshot(path: PathBuf, user: UserId) -> Result<GraphSnapshot, Failure> {
+    let read = tokio::task::spawn_blocking(move || {
+        file::connect_reader(&path)
+            .map_err(graph_read::ReadError::Sql)
+            .and_then(|connection| graph_read::snapshot(&connection, &user))
+            .map_err(|error| {
+                Failure::transient(format!(
+                    "the graph in {} could not be read: {error}; check the disk, then try again",
+                    path.display()
+                ))
+            })
+    });
+    read.await.unwrap_or_else(|error| {
+        Err(Failure::transient(format!(
+            "reading the graph failed: {error}"
+        )))
+    })
+}
