@@ -4,8 +4,8 @@
 //! brings the version and the hash of the content, so an event that stands there the same is neither read nor written),
 //! a cache of contacts that lives as long as the batch, and statements that are prepared once for the connection.
 //!
-//! A series that is cut removes the exceptions after the cut when all events of the batch are written: what Google says
-//! of the series wins over what it said of an exception in the same answer, in whatever order the two came.
+//! An event whose row is older than what stands there is left alone, but stamped: a full pass did see it, if only an
+//! older state of it, and must not sweep it away.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -188,18 +188,21 @@ impl<'a> Batch<'a> {
             uid.push_str(&deletion.id);
             self.delete(&uid, calendar_node, deletion.version)?;
         }
-        // Cuts wait until all events are written; see the head of this file.
-        let mut cuts: Vec<(String, i64)> = Vec::new();
+        // Cuts too come before upserts: what the same answer says of an exception after the cut is newer than the cut.
+        for row in upserts {
+            if let Some(until_ms) = row.series_until_ms {
+                uid.truncate(prefix_bytes);
+                uid.push_str(&row.id);
+                let standing = self.standing_event(&uid, calendar_node)?;
+                if standing.is_none_or(|standing| standing.version <= row.version) {
+                    self.remove_exceptions(&uid, calendar_node, Some(until_ms))?;
+                }
+            }
+        }
         for row in upserts {
             uid.truncate(prefix_bytes);
             uid.push_str(&row.id);
-            let current = self.upsert(&uid, prefix_bytes, calendar_node, generation, row)?;
-            if let (true, Some(until_ms)) = (current, row.series_until_ms) {
-                cuts.push((uid.clone(), until_ms));
-            }
-        }
-        for (series, until_ms) in cuts {
-            self.cut(&series, calendar_node, Some(until_ms))?;
+            self.upsert(&uid, prefix_bytes, calendar_node, generation, row)?;
         }
         Ok(())
     }
@@ -265,7 +268,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Writes one event. Says whether the row is at least as new as what stood there.
+    /// Writes one event.
     fn upsert(
         &mut self,
         uid: &str,
@@ -273,14 +276,12 @@ impl<'a> Batch<'a> {
         calendar_node: i64,
         generation: i64,
         row: &'a EventRow,
-    ) -> Result<bool, WriteError> {
+    ) -> Result<(), WriteError> {
         let standing = self.standing_event(uid, calendar_node)?;
         if let Some(standing) = &standing
             && row.version < standing.version
         {
-            // The full pass did see this event, if only an older state of it: it must not be swept.
-            self.stamp(standing, generation)?;
-            return Ok(false);
+            return self.stamp(standing, generation);
         }
         let text = event_text(row);
         let series = row.series_id.as_ref().map(|id| {
@@ -294,8 +295,7 @@ impl<'a> Batch<'a> {
             Some(standing)
                 if standing.version == row.version && standing.content == text.content =>
             {
-                self.stamp(&standing, generation)?;
-                return Ok(true);
+                return self.stamp(&standing, generation);
             }
             Some(standing) => {
                 self.connection
@@ -336,7 +336,7 @@ impl<'a> Batch<'a> {
         };
         self.write_people(node, row)?;
         self.counts.upserted += 1;
-        Ok(true)
+        Ok(())
     }
 
     fn stamp(&self, standing: &Standing, generation: i64) -> Result<(), WriteError> {
@@ -467,11 +467,11 @@ impl<'a> Batch<'a> {
             }
             self.remove_event(standing.node)?;
         }
-        self.cut(uid, calendar_node, None)
+        self.remove_exceptions(uid, calendar_node, None)
     }
 
     /// Removes the exceptions of a series whose original start is later than `after_ms`; all of them without it.
-    fn cut(
+    fn remove_exceptions(
         &mut self,
         series: &str,
         calendar_node: i64,

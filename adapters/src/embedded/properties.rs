@@ -60,7 +60,7 @@ struct EventProperties<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recurring_event_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    original_start_time: Option<Cow<'a, str>>,
+    original_start: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     original_start_zone: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -111,7 +111,7 @@ pub(super) fn event_text(row: &EventRow) -> EventText {
             transparency: borrowed(row.transparency.as_ref()),
             recurrence: Cow::Borrowed(&row.recurrence),
             recurring_event_id: borrowed(row.series_id.as_ref()),
-            original_start_time: original_start.map(|time| Cow::Borrowed(time.text.as_str())),
+            original_start: original_start.map(|time| Cow::Borrowed(time.text.as_str())),
             original_start_zone: original_start.and_then(|time| borrowed(time.zone.as_ref())),
             attendees_omitted: row.attendees_omitted,
         },
@@ -140,7 +140,7 @@ pub(super) fn event_row(
     original_start_ms: Option<i64>,
 ) -> serde_json::Result<EventRow> {
     let read: EventProperties<'_> = serde_json::from_str(props)?;
-    let original_start = read.original_start_time.map(|text| EventTime {
+    let original_start = read.original_start.map(|text| EventTime {
         text: text.into_owned(),
         epoch_ms: original_start_ms.unwrap_or_default(),
         zone: owned(read.original_start_zone),
@@ -190,7 +190,7 @@ struct EdgeProperties<'a> {
     optional: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     resource: bool,
-    #[serde(rename = "self", default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false")]
     is_self: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Cow<'a, str>>,

@@ -78,9 +78,8 @@ fn acknowledge(request: Request, outcome: Outcome) {
 
 /// Tells a request that nothing of it was kept.
 fn refuse(request: Request, detail: &str) {
-    match request {
-        Request::Write { answer, .. } => drop(answer.send(Err(Failure::transient(detail)))),
-        _ => {}
+    if let Request::Write { answer, .. } = request {
+        drop(answer.send(Err(Failure::transient(detail))));
     }
 }
 
