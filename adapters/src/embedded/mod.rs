@@ -10,13 +10,15 @@
 //! 3. one process at a time: a second one is refused, and told who is there;
 //! 4. memory does not grow with the file: the page cache is bounded, and batches, groups and the channel are.
 //!
-//! `file` opens the directory, `schema` has the tables, `writer` is the thread, `graph_write` and `graph_read` are the
-//! graph, `properties` its JSON.
+//! `file` opens the directory, `schema` has the tables, `writer` is the thread, `queue_table` the queue's rows,
+//! `graph_write` and `graph_read` are the graph, `properties` its JSON; `reader` is for looking on from another process.
 
 mod file;
 mod graph_read;
 mod graph_write;
 mod properties;
+mod queue_table;
+mod reader;
 mod schema;
 mod writer;
 
@@ -32,14 +34,17 @@ use async_trait::async_trait;
 use kalends_core::failure::Failure;
 use kalends_core::graph::{GraphReply, GraphSnapshot, GraphWrite};
 use kalends_core::id::UserId;
-use kalends_core::port::Graph;
+use kalends_core::port::{Graph, Store, StoreUnavailable};
+use kalends_core::queue::command::{Command, Reply, Stamped};
 use kalends_core::time::Clock;
 use tokio::sync::{mpsc, oneshot};
 
 pub use file::{FILE_NAME, LOCK_NAME, OpenError};
+pub use reader::EmbeddedReader;
 pub use writer::{GROUP_EVENTS_MAX, GROUP_MAX, QUEUE_DEPTH_MAX};
 
-use writer::{Figures, Request, Writer};
+use queue_table::LoadError;
+use writer::{Caller, Request, Shared, Work, Writer};
 
 /// What callers hear when the writing thread is gone.
 const GONE: &str = "the embedded store has stopped (it was closed, or met a fault that the log shows); start the process again, its file holds all that was acknowledged";
@@ -50,7 +55,7 @@ pub struct EmbeddedStore {
     path: PathBuf,
     requests: mpsc::Sender<Request>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    figures: Arc<Figures>,
+    shared: Arc<Shared>,
 }
 
 impl EmbeddedStore {
@@ -61,14 +66,23 @@ impl EmbeddedStore {
     /// If another process has it, or the file there is not one of ours that this program can read. Then nothing was
     /// created or changed.
     pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<EmbeddedStore, OpenError> {
-        let _ = clock;
         let opened = file::open(directory)?;
+        let queue = queue_table::load(&opened.connection).map_err(|error| match error {
+            LoadError::Sql(error) => file::from_sqlite(&opened.path, &error),
+            LoadError::Restore(error) => OpenError::Corrupt {
+                path: opened.path.clone(),
+                detail: error.to_string(),
+            },
+        })?;
         let (requests, receiver) = mpsc::channel(QUEUE_DEPTH_MAX);
-        let figures = Arc::new(Figures::default());
+        let shared = Arc::new(Shared::default());
         let writer = Writer {
             connection: opened.connection,
             path: opened.path.clone(),
-            figures: Arc::clone(&figures),
+            wake_at: queue.next_wake_at(clock.now()),
+            clock,
+            shared: Arc::clone(&shared),
+            queue: Some(queue),
             lock: opened.lock,
         };
         let thread = std::thread::Builder::new()
@@ -82,21 +96,38 @@ impl EmbeddedStore {
             path: opened.path,
             requests,
             thread: Mutex::new(Some(thread)),
-            figures,
+            shared,
         })
+    }
+
+    /// Opens the store in `directory` for looking on, whether or not a process is running it.
+    ///
+    /// # Errors
+    /// If there is none, or the file is not one of ours that this program can read.
+    pub fn open_read_only(
+        directory: &Path,
+        clock: Arc<dyn Clock>,
+    ) -> Result<EmbeddedReader, OpenError> {
+        EmbeddedReader::open(directory, clock)
     }
 
     /// Transactions that wrote something, since the store was opened.
     #[must_use]
     pub fn commits(&self) -> u64 {
-        self.figures.commits.load(Ordering::Relaxed)
+        self.shared.commits.load(Ordering::Relaxed)
     }
 
     /// Finishes what waits, copies the log into the file and gives the directory back. Later requests fail. Closing
     /// twice does nothing more.
     pub async fn close(&self) {
         // Fails if the thread has ended already: then there is nothing to ask for.
-        let _ = self.requests.send(Request::Close).await;
+        let _ = self
+            .requests
+            .send(Request {
+                work: Work::Close,
+                caller: Caller::Nobody,
+            })
+            .await;
         self.requests.closed().await;
         self.join();
     }
@@ -125,12 +156,33 @@ impl Drop for EmbeddedStore {
 }
 
 #[async_trait]
+impl Store for EmbeddedStore {
+    async fn apply(&self, command: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
+        let gone = || StoreUnavailable {
+            detail: GONE.to_owned(),
+        };
+        let (caller, reply) = oneshot::channel();
+        let request = Request {
+            work: Work::Command(command),
+            caller: Caller::Command(caller),
+        };
+        self.requests.send(request).await.map_err(|_| gone())?;
+        reply.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Wakes one waiter each time. A wake that finds nobody waiting is kept for the next one who comes.
+    async fn wait_for_wake(&self) {
+        self.shared.wake.notified().await;
+    }
+}
+
+#[async_trait]
 impl Graph for EmbeddedStore {
     async fn write(&self, write: GraphWrite) -> Result<GraphReply, Failure> {
-        let (answer, reply) = oneshot::channel();
-        let request = Request::Write {
-            write: Box::new(write),
-            answer,
+        let (caller, reply) = oneshot::channel();
+        let request = Request {
+            work: Work::Write(Box::new(write)),
+            caller: Caller::Write(caller),
         };
         if self.requests.send(request).await.is_err() {
             return Err(Failure::transient(GONE));

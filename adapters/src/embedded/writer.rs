@@ -1,12 +1,13 @@
-//! The one thread that writes: it owns the connection, and it commits in groups.
+//! The one thread that writes: it owns the connection and the queue, and it commits in groups.
 //!
 //! Requests wait in a bounded channel. The thread takes all that wait, up to a bound, applies each inside one
 //! transaction, commits, and only then answers them all: an answer never runs ahead of the disk, and a hundred callers
 //! share one flush. While the thread waits for the disk the next group gathers, so groups grow with the load by
 //! themselves and a lone request waits for nobody.
 //!
-//! If anything goes wrong with the file, the whole group is rolled back and nobody in it is told that it was done.
-//! One graph write that is refused is rolled back alone, by its savepoint.
+//! If anything goes wrong with the file, the whole group is rolled back, nobody in it is told that it was done, and the
+//! queue is read back from the file before the next group: memory never runs ahead of the disk. One graph write that
+//! is refused is rolled back alone, by its savepoint.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,11 +15,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kalends_core::failure::Failure;
 use kalends_core::graph::{GraphReply, GraphWrite};
+use kalends_core::port::StoreUnavailable;
+use kalends_core::queue::Queue;
+use kalends_core::queue::command::{Command, Reply, Stamped};
+use kalends_core::time::{Clock, Timestamp};
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::file::DirectoryLock;
 use super::graph_write::{self, WriteError};
+use super::queue_table::{self, LoadError};
 
 /// At most this many requests wait for the writing thread; further callers wait to be let in.
 pub const QUEUE_DEPTH_MAX: usize = 1_024;
@@ -29,140 +35,184 @@ pub const GROUP_MAX: usize = 256;
 pub const GROUP_EVENTS_MAX: usize = 5_000;
 
 /// What the thread is asked to do.
-pub(super) enum Request {
+pub(super) enum Work {
+    /// Apply a command to the queue.
+    Command(Command),
     /// Write to the graph.
-    Write {
-        write: Box<GraphWrite>,
-        answer: oneshot::Sender<Result<GraphReply, Failure>>,
-    },
+    Write(Box<GraphWrite>),
     /// Finish what waits, copy the log into the file and end.
     Close,
-    /// Run SQL outside any group.
+    /// Run SQL within the group.
     #[cfg(test)]
-    Execute {
-        sql: String,
-        answer: oneshot::Sender<()>,
-    },
+    Execute(String),
     /// Panic.
     #[cfg(test)]
     Panic,
 }
 
-impl Request {
+impl Work {
     fn events(&self) -> usize {
         match self {
-            Request::Write { write, .. } => graph_write::events_of(write),
+            Work::Write(write) => graph_write::events_of(write),
             _ => 0,
         }
     }
 }
 
-/// What applying a request came to, held back until the commit.
+/// Who waits for the outcome.
+pub(super) enum Caller {
+    Command(oneshot::Sender<Result<Stamped<Reply>, StoreUnavailable>>),
+    Write(oneshot::Sender<Result<GraphReply, Failure>>),
+    Nobody,
+    #[cfg(test)]
+    Execute(oneshot::Sender<()>),
+}
+
+impl Caller {
+    /// Answers, after the commit. Whoever asked may have gone; what was done stays done.
+    fn acknowledge(self, outcome: Outcome) {
+        match (self, outcome) {
+            (Caller::Command(caller), Outcome::Command(reply)) => drop(caller.send(Ok(reply))),
+            (Caller::Write(caller), Outcome::Write(reply)) => drop(caller.send(reply)),
+            #[cfg(test)]
+            (Caller::Execute(caller), Outcome::Nothing) => drop(caller.send(())),
+            (Caller::Nobody, Outcome::Nothing) => {}
+            _ => panic!("an outcome goes to the one who asked for it"),
+        }
+    }
+
+    /// Says that nothing was kept.
+    fn refuse(self, detail: &str) {
+        match self {
+            Caller::Command(caller) => drop(caller.send(Err(StoreUnavailable {
+                detail: detail.to_owned(),
+            }))),
+            Caller::Write(caller) => drop(caller.send(Err(Failure::transient(detail)))),
+            Caller::Nobody => {}
+            #[cfg(test)]
+            Caller::Execute(caller) => drop(caller),
+        }
+    }
+}
+
+/// What work came to, held back until the commit.
 enum Outcome {
-    Written(Result<GraphReply, Failure>),
+    Command(Stamped<Reply>),
+    Write(Result<GraphReply, Failure>),
     Nothing,
 }
 
-/// Answers a request whose group is committed. Whoever asked may have gone; what was done stays done.
-fn acknowledge(request: Request, outcome: Outcome) {
-    match (request, outcome) {
-        (Request::Write { answer, .. }, Outcome::Written(reply)) => drop(answer.send(reply)),
-        #[cfg(test)]
-        (Request::Execute { answer, .. }, Outcome::Nothing) => drop(answer.send(())),
-        (_, outcome) => assert!(
-            matches!(outcome, Outcome::Nothing),
-            "an outcome belongs to the request it came from"
-        ),
-    }
+/// Work with whoever waits for it.
+pub(super) struct Request {
+    pub(super) work: Work,
+    pub(super) caller: Caller,
 }
 
-/// Tells a request that nothing of it was kept.
-fn refuse(request: Request, detail: &str) {
-    if let Request::Write { answer, .. } = request {
-        drop(answer.send(Err(Failure::transient(detail))));
-    }
-}
-
-/// Figures of the thread that others may read.
+/// What the thread shares with its callers.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct Shared {
     /// Transactions that wrote something.
     pub(super) commits: AtomicU64,
+    /// Told when something may have become claimable.
+    pub(super) wake: Notify,
 }
 
 /// The thread's belongings.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
-    pub(super) figures: Arc<Figures>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shared: Arc<Shared>,
+    /// `None` after a failure, until it could be read back.
+    pub(super) queue: Option<Queue>,
+    /// When a claim could give something, as of the last commit.
+    pub(super) wake_at: Option<Timestamp>,
     /// Dropped last: nobody else may open the directory before the connection is closed.
     pub(super) lock: DirectoryLock,
 }
 
 impl Writer {
-    /// Serves requests until the channel closes or [`Request::Close`] comes, and then all that were already waiting.
+    /// Serves requests until the channel closes or [`Work::Close`] comes, and then all that were already waiting.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut waiting = Vec::with_capacity(GROUP_MAX);
+        let mut group = Vec::with_capacity(GROUP_MAX);
         while let Some(first) = requests.blocking_recv() {
-            let mut events = first.events();
-            waiting.push(first);
-            while waiting.len() < GROUP_MAX && events < GROUP_EVENTS_MAX {
+            let mut events = first.work.events();
+            group.push(first);
+            while group.len() < GROUP_MAX && events < GROUP_EVENTS_MAX {
                 let Ok(next) = requests.try_recv() else { break };
-                events += next.events();
-                waiting.push(next);
+                events += next.work.events();
+                group.push(next);
             }
-            if waiting
+            if group
                 .iter()
-                .any(|request| matches!(request, Request::Close))
+                .any(|request| matches!(request.work, Work::Close))
             {
                 requests.close();
             }
-            self.serve(&mut waiting);
+            self.serve(&mut group);
         }
         self.end();
     }
 
     /// Applies one group, commits it and answers it.
     fn serve(&mut self, group: &mut Vec<Request>) {
+        let (work, callers): (Vec<Work>, Vec<Caller>) = group
+            .drain(..)
+            .map(|request| (request.work, request.caller))
+            .unzip();
         let changes_before = self.connection.total_changes();
-        match self.apply(group) {
+        match self.apply(work) {
             Ok(outcomes) => {
                 if self.connection.total_changes() != changes_before {
-                    self.figures.commits.fetch_add(1, Ordering::Relaxed);
+                    self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 }
-                for (request, outcome) in group.drain(..).zip(outcomes) {
-                    acknowledge(request, outcome);
+                let added = outcomes.iter().any(adds_a_job);
+                for (caller, outcome) in callers.into_iter().zip(outcomes) {
+                    caller.acknowledge(outcome);
                 }
+                self.wake_if_worth_it(added);
             }
             Err(error) => {
                 self.roll_back();
                 let detail = self.explain(&error);
-                tracing::warn!(requests = group.len(), "{detail}");
-                for request in group.drain(..) {
-                    refuse(request, &detail);
+                tracing::warn!(requests = callers.len(), "{detail}");
+                for caller in callers {
+                    caller.refuse(&detail);
                 }
             }
         }
     }
 
     /// Applies a group in one transaction and commits it. A transaction that wrote nothing costs no flush.
-    fn apply(&mut self, group: &[Request]) -> rusqlite::Result<Vec<Outcome>> {
+    fn apply(&mut self, group: Vec<Work>) -> Result<Vec<Outcome>, LoadError> {
+        // Taken out, and put back only after the commit: an error on the way leaves it to be read from the file.
+        let mut queue = match self.queue.take() {
+            Some(queue) => queue,
+            None => queue_table::load(&self.connection)?,
+        };
         let mut outcomes = Vec::with_capacity(group.len());
         self.execute("BEGIN")?;
-        for request in group {
-            outcomes.push(match request {
-                Request::Write { write, .. } => Outcome::Written(self.write(write)?),
-                Request::Close => Outcome::Nothing,
+        for work in group {
+            outcomes.push(match work {
+                Work::Command(command) => {
+                    let now = self.clock.now();
+                    let value = queue.apply(now, command);
+                    Outcome::Command(Stamped { now, value })
+                }
+                Work::Write(write) => Outcome::Write(self.write(&write)?),
+                Work::Close => Outcome::Nothing,
                 #[cfg(test)]
-                Request::Execute { sql, .. } => {
-                    self.connection.execute_batch(sql)?;
+                Work::Execute(sql) => {
+                    self.connection.execute_batch(&sql)?;
                     Outcome::Nothing
                 }
                 #[cfg(test)]
-                Request::Panic => panic!("a test asked for it"),
+                Work::Panic => panic!("a test asked for it"),
             });
         }
+        queue_table::save(&self.connection, &queue.take_changes())?;
         self.execute("COMMIT")?;
+        self.queue = Some(queue);
         Ok(outcomes)
     }
 
@@ -190,18 +240,34 @@ impl Writer {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
+    /// Wakes the node if a job was added, or if a claim can give something sooner than was known so far.
+    fn wake_if_worth_it(&mut self, added: bool) {
+        let Some(queue) = &self.queue else { return };
+        let now = self.clock.now();
+        let known = self.wake_at.map(|at| at.max(now));
+        self.wake_at = queue.next_wake_at(now);
+        let sooner = match (self.wake_at, known) {
+            (Some(at), Some(known)) => at < known,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if added || sooner {
+            self.shared.wake.notify_one();
+        }
+    }
+
     fn roll_back(&self) {
         // SQLite rolls back by itself after some errors; then there is nothing left to roll back.
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
-            tracing::error!("{}", self.explain(&error));
+            tracing::error!("{}", self.explain(&LoadError::Sql(error)));
         }
     }
 
-    fn explain(&self, error: &rusqlite::Error) -> String {
+    fn explain(&self, error: &LoadError) -> String {
         format!(
-            "{} could not be written ({error}) and nothing of this request was kept; check that the disk has space and is healthy, then it goes on by itself",
+            "{} could not be read or written ({error}) and nothing of this request was kept; check that the disk has space and is healthy, then it goes on by itself",
             self.path.display()
         )
     }
@@ -212,11 +278,28 @@ impl Writer {
             .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         {
-            tracing::warn!("{}", self.explain(&error));
+            tracing::warn!(
+                "the log of {} stays until the next start: {error}",
+                self.path.display()
+            );
         }
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!("{} was not closed cleanly: {error}", self.path.display());
         }
         drop(self.lock);
+    }
+}
+
+/// Whether a job was added that a claim may give.
+fn adds_a_job(outcome: &Outcome) -> bool {
+    let Outcome::Command(reply) = outcome else {
+        return false;
+    };
+    match &reply.value {
+        Reply::Enqueued {
+            added, coalesced, ..
+        } => added + coalesced > 0,
+        Reply::Fired { .. } => true,
+        _ => false,
     }
 }

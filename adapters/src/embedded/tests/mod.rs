@@ -2,6 +2,7 @@
 
 mod directory;
 mod graph;
+mod store;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::oneshot;
 
 use super::EmbeddedStore;
-use super::writer::Request;
+use super::writer::{Caller, Request, Work};
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
@@ -26,6 +27,12 @@ pub(super) struct TestClock(AtomicI64);
 impl TestClock {
     pub(super) fn at(ms: i64) -> Arc<Self> {
         Arc::new(TestClock(AtomicI64::new(ms)))
+    }
+
+    /// Moves the clock and says what it then shows.
+    pub(super) fn forward(&self, ms: u64) -> Timestamp {
+        let ms = i64::try_from(ms).unwrap();
+        Timestamp::from_ms(self.0.fetch_add(ms, Ordering::Relaxed) + ms)
     }
 }
 
@@ -42,13 +49,15 @@ pub(super) fn open(directory: &Path) -> EmbeddedStore {
 impl EmbeddedStore {
     /// Runs SQL on the writing connection.
     pub(super) async fn execute(&self, sql: &str) {
-        let (answer, done) = oneshot::channel();
-        let sql = sql.to_owned();
-        self.requests
-            .send(Request::Execute { sql, answer })
-            .await
-            .unwrap();
+        let (caller, done) = oneshot::channel();
+        self.ask(Work::Execute(sql.to_owned()), Caller::Execute(caller))
+            .await;
         done.await.unwrap();
+    }
+
+    pub(super) async fn ask(&self, work: Work, caller: Caller) {
+        let request = Request { work, caller };
+        assert!(self.requests.send(request).await.is_ok());
     }
 }
 
