@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Lease, LEASE_MS_MAX, BATCH_MAX, LeaseRef, LeaseToken, Refusal, Reply};
-use super::records::{check_size, refused, user_key};
+use super::command::{BATCH_MAX, LEASE_MS_MAX, Lease, LeaseRef, LeaseToken, Refusal, Reply};
+use super::records::{check_size, user_key};
 use super::rows::{ActiveLease, FlowRow};
 use super::state::{JobKey, SourceSettings};
 use super::{EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
@@ -28,7 +28,7 @@ pub(super) struct Claim {
 }
 
 impl Queue {
-    pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Reply> {
+    pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Refusal> {
         check_size("slots", claim.slots as usize, BATCH_MAX)?;
         check_size("fan-out slots", claim.fan_out_slots as usize, BATCH_MAX)?;
         check_size("held leases", claim.held.len(), BATCH_MAX)?;
@@ -161,7 +161,11 @@ impl Queue {
         let mut held = 0;
         let mut started = 0;
         while claim.slots > 0 && room > 0 && held < HELD_BATCH_MAX {
-            let ready = self.index.sources.get(source).map(|index| &index.lane.ready);
+            let ready = self
+                .index
+                .sources
+                .get(source)
+                .map(|index| &index.lane.ready);
             let Some((_, _, _, key)) = ready.and_then(BTreeSet::first).cloned() else {
                 break;
             };
@@ -188,7 +192,9 @@ impl Queue {
 
     fn start(&mut self, now: Timestamp, key: &JobKey, claim: &Claim) -> Lease {
         let token = self.edit_meta(|meta| {
-            let now_us = u64::try_from(now.as_ms()).unwrap_or(0).saturating_mul(1_000);
+            let now_us = u64::try_from(now.as_ms())
+                .unwrap_or(0)
+                .saturating_mul(1_000);
             meta.last_token = LeaseToken(now_us.max(meta.last_token.0.saturating_add(1)));
             meta.last_token
         });
@@ -267,11 +273,11 @@ impl FlowRow {
     }
 }
 
-pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Reply> {
+pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Refusal> {
     if (1..=LEASE_MS_MAX).contains(&lease_ms) {
         return Ok(());
     }
-    Err(refused(Refusal::TooLarge {
+    Err(Refusal::TooLarge {
         what: format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"),
-    }))
+    })
 }

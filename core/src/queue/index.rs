@@ -213,10 +213,7 @@ impl Index {
                 }
             }
             Some(Place::Outside { ready_at, rank }) => {
-                let keys = self
-                    .by_time
-                    .get_mut(&ready_at)
-                    .expect("a job has its time");
+                let keys = self.by_time.get_mut(&ready_at).expect("a job has its time");
                 keys.remove(key);
                 if keys.is_empty() {
                     self.by_time.remove(&ready_at);
@@ -246,10 +243,7 @@ impl Index {
     }
 
     pub(super) fn remove_user(&mut self, (source, user): &UserKey, state: &UserState) {
-        let index = self
-            .sources
-            .get_mut(source)
-            .expect("a user has its source");
+        let index = self.sources.get_mut(source).expect("a user has its source");
         index.users -= 1;
         match state.last_success_at {
             None => index.never_synced -= 1,

@@ -15,7 +15,10 @@ impl Queue {
     /// If the state contradicts itself.
     pub fn check_invariants(&self) {
         let built = Index::build(self, self.index.watermark());
-        assert!(self.index == built, "the indexes do not follow from the rows");
+        assert!(
+            self.index == built,
+            "the indexes do not follow from the rows"
+        );
         let meta = self.meta();
         let mut tokens = BTreeSet::new();
         for (key, row) in self.jobs.iter() {
@@ -32,7 +35,10 @@ impl Queue {
             }
             match &row.active {
                 Some(lease) => {
-                    assert!(lease.token <= meta.last_token, "{key}: token from the future");
+                    assert!(
+                        lease.token <= meta.last_token,
+                        "{key}: token from the future"
+                    );
                     assert!(tokens.insert(lease.token), "{key}: token given twice");
                     assert!(row.held_until.is_none(), "{key}: held while active");
                     let owner = user_key(key).and_then(|user| self.users.get(&user));

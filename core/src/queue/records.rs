@@ -1,7 +1,7 @@
 //! The only ways to change a job, a user or a user's requests: each keeps the indexes in step with the rows.
 
 use super::Queue;
-use super::command::{LeaseRef, LeaseToken, Refusal, Reply};
+use super::command::{LeaseRef, LeaseToken, Refusal};
 use super::rows::{ActiveLease, JobRow, MetaRow, UserFlowRow, UserKey, UserRow, Wish, opens_at};
 use super::state::{JobKey, UserState};
 use crate::policy::limit::Limit;
@@ -100,9 +100,9 @@ impl Queue {
         limit: Option<&Limit>,
         wanted: u32,
     ) -> Timestamp {
-        self.user_flows.get(key).map_or(now, |row| {
-            opens_at(&row.requests, now, limit, wanted)
-        })
+        self.user_flows
+            .get(key)
+            .map_or(now, |row| opens_at(&row.requests, now, limit, wanted))
     }
 
     pub(super) fn record_user_requests(
@@ -161,14 +161,14 @@ impl Queue {
         (active.token == lease.token && active.expires_at > now).then_some(active)
     }
 
-    /// Refuses a lease that is not live, or knows it as one that its holder has ended.
-    pub(super) fn check_ending(&self, now: Timestamp, lease: &LeaseRef) -> Result<(), Reply> {
+    /// Whether the holder of this lease has ended it already. Refuses a lease that is neither live nor ended so.
+    pub(super) fn is_ended(&self, now: Timestamp, lease: &LeaseRef) -> Result<bool, Refusal> {
         if self.live(now, lease).is_some() {
-            Ok(())
+            Ok(false)
         } else if self.finished(&lease.key) == Some(lease.token) {
-            Err(Reply::AlreadyDone)
+            Ok(true)
         } else {
-            Err(refused(Refusal::LeaseLost))
+            Err(Refusal::LeaseLost)
         }
     }
 
@@ -233,16 +233,12 @@ pub(super) fn sync_key((source, user): &UserKey) -> JobKey {
     }
 }
 
-pub(super) fn refused(refusal: Refusal) -> Reply {
-    Reply::Refused { refusal }
-}
-
 /// Refuses `count` if it is above `count_max`; `what` names the thing, in the plural.
-pub(super) fn check_size(what: &str, count: usize, count_max: usize) -> Result<(), Reply> {
+pub(super) fn check_size(what: &str, count: usize, count_max: usize) -> Result<(), Refusal> {
     if count <= count_max {
         return Ok(());
     }
-    Err(refused(Refusal::TooLarge {
+    Err(Refusal::TooLarge {
         what: format!("{count} {what}; at most {count_max} are allowed in one command"),
-    }))
+    })
 }

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::Queue;
-use super::command::{BATCH_MAX, Reply};
+use super::command::{BATCH_MAX, Refusal, Reply};
 use super::records::check_size;
 use super::rows::{UserKey, UserRow};
 use super::state::UserState;
@@ -17,7 +17,7 @@ impl Queue {
         source: &SourceName,
         users: Vec<UserId>,
         due_at: Timestamp,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", users.len(), BATCH_MAX)?;
         self.check_source(source)?;
         let mut count = 0;
@@ -58,7 +58,7 @@ impl Queue {
         &mut self,
         source: &SourceName,
         users: Vec<UserId>,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", users.len(), BATCH_MAX)?;
         let mut count = 0;
         for user in users {
@@ -73,7 +73,7 @@ impl Queue {
         due_by: Timestamp,
         after: Option<(Timestamp, UserId)>,
         limit: u32,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", limit as usize, BATCH_MAX)?;
         let Some(index) = self.index.sources.get(source) else {
             return Ok(Reply::DueUsers {
@@ -85,7 +85,11 @@ impl Queue {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page = index.due.range((start, Bound::Unbounded));
         Ok(Reply::DueUsers {
-            users: page.take_while(is_due).take(limit as usize).cloned().collect(),
+            users: page
+                .take_while(is_due)
+                .take(limit as usize)
+                .cloned()
+                .collect(),
             due_total: index.due.iter().take_while(is_due).count() as u64,
         })
     }
@@ -102,7 +106,7 @@ impl Queue {
         source: SourceName,
         after: Option<UserId>,
         limit: u32,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", limit as usize, BATCH_MAX)?;
         let start: Bound<UserKey> = match after {
             Some(user) => Bound::Excluded((source.clone(), user)),
