@@ -132,7 +132,7 @@ impl Queue {
         let reply = self.dispatch(now, command);
         let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
         if self.touches() > before {
-            self.edit_meta(|meta| meta.changed_at = now);
+            self.edit_meta(|meta| meta.changed_at = meta.changed_at.max(now));
         }
         reply
     }

@@ -155,6 +155,20 @@ impl Queue {
         }
     }
 
+    /// Takes requests of users that lie in the future to have been made now.
+    pub(super) fn restamp_user_flows(&mut self, now: Timestamp) {
+        let keys: Vec<UserKey> = self.user_flows.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let limit = self.settings(&key.0).requests_user;
+            let mut row = self.remove_user_flow(&key).expect("it was listed");
+            row.requests.record(now, 0);
+            row.empty_at =
+                limit.map_or(now, |limit| row.requests.opens_at(now, &limit, limit.count));
+            self.index.user_flows.insert((row.empty_at, key.clone()));
+            self.user_flows.insert(&key, row);
+        }
+    }
+
     /// The lease, if it is live: it is on the job, under this token, and has not expired.
     pub(super) fn live(&self, now: Timestamp, lease: &LeaseRef) -> Option<&ActiveLease> {
         let active = self.jobs.get(&lease.key)?.active.as_ref()?;
