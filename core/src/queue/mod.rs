@@ -1,9 +1,61 @@
 //! The queue: a value that takes a command and gives a reply.
+//!
+//! Everything that a fleet agrees on is in here: which ticks fired, who is due, which job is leased to whom, what the
+//! limits still allow. [`Queue::apply`] is the only way in; its [`Reply`] the only way out. The value knows no clock
+//! (the store's time comes in with each command), draws no chance, and does no I/O, so the same commands at the same
+//! times make the same queue, in the simulator, in the embedded store, and, as the specification, in Redis.
+//!
+//! The state is a handful of tables ([`state`] shows what they mean, `rows` how they are stored). Each mutation marks
+//! its row, so [`Queue::take_changes`] names exactly what a durable store has to write after a command. Indexes follow
+//! from the tables and make a command cost the logarithm of the queue for each job that it touches.
+//!
+//! What always holds:
+//! - a user has at most one outstanding job a source, a schedule at most one fan-out
+//! - at most one live lease for a job, and only its holder ends the job; tokens only grow
+//! - no job starts before its time, through a closed gate, in a paused source, or beyond a limit in any sliding window
+//! - a job that was taken stays until it is completed, buried in the dead letters, or removed by name
+//! - memory is bounded by users, schedules and the history that is kept
 
+mod claim;
+mod clock;
 pub mod command;
+mod enqueue;
+mod finish;
+mod gate;
+mod history;
+mod index;
+mod invariants;
+mod records;
+mod restore;
+mod rows;
+mod schedule;
+mod source;
 pub mod state;
+mod stats;
+mod table;
+mod users;
+mod wake;
+
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Reply};
+pub use restore::{Change, RestoreError};
+
+use claim::{Claim, check_lease_ms};
+use command::{BATCH_MAX, LeaseRef, Refusal};
+use gate::Limited;
+use index::Index;
+use records::check_size;
+use rows::{
+    FinishedRow, FlowRow, JobRow, MetaRow, ScheduleRow, SourceRow, UserFlowRow, UserKey, UserRow,
+};
+use schedule::Tick;
+use state::JobKey;
+use table::Table;
+
+use crate::id::{ScheduleName, SourceName};
+use crate::time::Timestamp;
 
 /// A "sync now" goes ahead of scheduled work at most once in this time for one user, in milliseconds.
 pub const SYNC_NOW_INTERVAL_MS: u64 = 60_000;
@@ -13,3 +65,217 @@ pub const GATE_BASE_MS: u64 = 1_000;
 pub const GATE_CAP_MS: u64 = 64_000;
 /// The longest pause that a source can impose with one answer, in milliseconds.
 pub const GATE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How soon a running job asks again for requests while its source is paused, in milliseconds.
+pub const PAUSED_RECHECK_MS: u64 = 60_000;
+/// Expired leases that one claim takes back at the most.
+pub const EXPIRE_BATCH_MAX: usize = 100;
+/// How often a lease may expire on one fan-out before it is given up (a sync: see
+/// [`stalls_max`](state::SourceSettings::stalls_max)).
+pub const FAN_OUT_STALLS_MAX: u32 = 3;
+/// Completed fan-outs that are kept, over all schedules.
+pub const FAN_OUTS_KEEP_COMPLETED: u32 = 100;
+/// Dead letters of fan-outs that are kept, over all schedules.
+pub const FAN_OUTS_KEEP_FAILED: u32 = 100;
+/// The most completed jobs, and the most dead letters, that a source's settings may keep.
+pub const HISTORY_KEEP_MAX: u32 = 100_000;
+/// The most sources.
+pub const SOURCES_MAX: usize = 100;
+/// The most schedules: all of them fit in one reply.
+pub const SCHEDULES_MAX: usize = 1_000;
+
+/// The queue. See the [module](self) for the idea.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    meta: Table<(), MetaRow>,
+    sources: Table<SourceName, SourceRow>,
+    flows: Table<SourceName, FlowRow>,
+    user_flows: Table<UserKey, UserFlowRow>,
+    schedules: Table<ScheduleName, ScheduleRow>,
+    users: Table<UserKey, UserRow>,
+    jobs: Table<JobKey, JobRow>,
+    completed: Table<u64, FinishedRow>,
+    failed: Table<u64, FinishedRow>,
+    index: Index,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue::new()
+    }
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Queue {
+            meta: Table::new("meta"),
+            sources: Table::new("sources"),
+            flows: Table::new("flows"),
+            user_flows: Table::new("user_flows"),
+            schedules: Table::new("schedules"),
+            users: Table::new("users"),
+            jobs: Table::new("jobs"),
+            completed: Table::new("completed"),
+            failed: Table::new("failed"),
+            index: Index::new(),
+        }
+    }
+
+    /// Applies `command` at `now`, the store's time, and says what came of it.
+    ///
+    /// A refused command changed nothing (but see [`Command::Limited`]). Time may stand still or step back.
+    pub fn apply(&mut self, now: Timestamp, command: Command) -> Reply {
+        let before = self.touches();
+        self.mind_the_clock(now);
+        self.index.advance(now);
+        let reply = self.dispatch(now, command);
+        let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
+        if self.touches() > before {
+            self.edit_meta(|meta| meta.changed_at = meta.changed_at.max(now));
+        }
+        reply
+    }
+
+    fn touches(&self) -> u64 {
+        self.meta.touches()
+            + self.sources.touches()
+            + self.flows.touches()
+            + self.user_flows.touches()
+            + self.schedules.touches()
+            + self.users.touches()
+            + self.jobs.touches()
+            + self.completed.touches()
+            + self.failed.touches()
+    }
+
+    fn dispatch(&mut self, now: Timestamp, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::DefineSource { source, settings } => self.define_source(&source, settings),
+            Command::DefineSchedule {
+                schedule,
+                definition,
+            } => self.define_schedule(now, &schedule, definition),
+            Command::RemoveSchedule { schedule } => Ok(self.remove_schedule(schedule)),
+            Command::Tick {
+                schedule,
+                revision,
+                after,
+                at,
+                missed,
+                fire,
+            } => self.tick(
+                now,
+                Tick {
+                    schedule,
+                    revision,
+                    after,
+                    at,
+                    missed,
+                    fire,
+                },
+            ),
+            Command::Enqueue {
+                source,
+                jobs,
+                checkpoint,
+            } => self.enqueue(now, &source, jobs, checkpoint),
+            Command::Claim {
+                worker,
+                slots,
+                fan_out_slots,
+                lease_ms,
+                held,
+            } => self.claim(
+                now,
+                Claim {
+                    worker,
+                    slots,
+                    fan_out_slots,
+                    lease_ms,
+                    held,
+                },
+            ),
+            Command::Heartbeat { leases, lease_ms } => self.heartbeat(now, leases, lease_ms),
+            Command::Checkpoint {
+                lease,
+                progress,
+                requests,
+            } => self.checkpoint(now, &lease, progress, requests),
+            Command::Complete { lease, commit } => self.complete(now, &lease, commit),
+            Command::Retry { lease, at, error } => self.retry(now, &lease, at, error),
+            Command::Fail {
+                lease,
+                error,
+                next_due_at,
+                park,
+            } => self.fail(now, &lease, error, next_due_at, park),
+            Command::Release { lease, at } => self.release(now, &lease, at),
+            Command::Limited {
+                lease,
+                scope,
+                retry_after_ms,
+                jitter_ms,
+                reason,
+            } => self.limited(
+                now,
+                Limited {
+                    lease,
+                    scope,
+                    retry_after_ms,
+                    jitter_ms,
+                    reason,
+                },
+            ),
+            Command::Pause { source, reason } => Ok(self.pause(source, reason)),
+            Command::Resume { source } => Ok(self.resume(now, source)),
+            Command::SetLimit { source, jobs } => self.set_limit(&source, jobs),
+            Command::DueUsers {
+                source,
+                due_by,
+                after,
+                limit,
+            } => self.due_users(&source, due_by, after, limit),
+            Command::Enroll {
+                source,
+                users,
+                due_at,
+            } => self.enroll(now, &source, users, due_at),
+            Command::Unenroll { source, users } => self.unenroll(&source, users),
+            Command::User { source, user } => Ok(self.user(source, user)),
+            Command::Users {
+                source,
+                after,
+                limit,
+            } => self.list_users(source, after, limit),
+            Command::Schedules => Ok(self.list_schedules()),
+            Command::Stats => Ok(self.stats(now)),
+            Command::Jobs {
+                state,
+                offset,
+                limit,
+            } => self.list_jobs(state, offset, limit),
+            Command::RetryFailed { number } => Ok(self.retry_failed(now, number)),
+            Command::Remove { key } => Ok(self.remove(&key)),
+        }
+    }
+
+    fn heartbeat(
+        &mut self,
+        now: Timestamp,
+        leases: Vec<LeaseRef>,
+        lease_ms: u64,
+    ) -> Result<Reply, Refusal> {
+        check_size("leases", leases.len(), BATCH_MAX)?;
+        check_lease_ms(lease_ms)?;
+        let mut lost = Vec::new();
+        for lease in leases {
+            if self.live(now, &lease).is_some() {
+                self.extend_lease(now, &lease.key, lease_ms);
+            } else {
+                lost.push(lease.token);
+            }
+        }
+        Ok(Reply::Heartbeat { lost })
+    }
+}

@@ -1,0 +1,283 @@
+//! Claims: who may start what now, and what comes back from workers that fell silent.
+//!
+//! A claim first takes back leases that expired, then gives again what this worker holds without knowing it (its last
+//! reply was lost), then starts fan-outs in their own lane, then syncs: source by source, each as far as its pause,
+//! gate, limits and ramp allow. Those are asked once for the source, never once for each job.
+
+use std::collections::BTreeSet;
+
+use super::command::{BATCH_MAX, LEASE_MS_MAX, Lease, LeaseRef, LeaseToken, Refusal, Reply};
+use super::records::{check_size, user_key};
+use super::rows::{ActiveLease, FlowRow};
+use super::state::{JobKey, SourceSettings};
+use super::{EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
+use crate::id::{SourceName, WorkerId};
+use crate::policy::limit::{Limit, ramp_allowance};
+use crate::time::Timestamp;
+
+/// Jobs that one claim looks at in vain, because their user's requests are used up. Such a job then waits aside.
+const HELD_BATCH_MAX: usize = 1_000;
+
+/// A claim, as asked.
+pub(super) struct Claim {
+    pub(super) worker: WorkerId,
+    pub(super) slots: u32,
+    pub(super) fan_out_slots: u32,
+    pub(super) lease_ms: u64,
+    pub(super) held: Vec<LeaseToken>,
+}
+
+impl Queue {
+    pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Refusal> {
+        check_size("slots", claim.slots as usize, BATCH_MAX)?;
+        check_size("fan-out slots", claim.fan_out_slots as usize, BATCH_MAX)?;
+        check_size("held leases", claim.held.len(), BATCH_MAX)?;
+        check_lease_ms(claim.lease_ms)?;
+        let (recovered, buried) = self.expire_leases(now);
+        self.drop_user_flows(now);
+        let mut leases = Vec::new();
+        self.give_again(now, &mut claim, &mut leases);
+        self.start_fan_outs(now, &mut claim, &mut leases);
+        let sources: Vec<SourceName> = self.sources.iter().map(|(name, _)| name.clone()).collect();
+        for source in sources {
+            self.start_syncs(now, &source, &mut claim, &mut leases);
+        }
+        Ok(Reply::Claimed {
+            leases,
+            recovered,
+            buried,
+            next_at: self.next_wake_at(now),
+        })
+    }
+
+    fn expire_leases(&mut self, now: Timestamp) -> (u32, u32) {
+        let (mut recovered, mut buried) = (0, 0);
+        for _ in 0..EXPIRE_BATCH_MAX {
+            let Some((expires_at, key)) = self.index.expiry.first().cloned() else {
+                break;
+            };
+            if expires_at > now {
+                break;
+            }
+            if self.stall(now, &key) {
+                buried += 1;
+            } else {
+                recovered += 1;
+            }
+        }
+        (recovered, buried)
+    }
+
+    /// Takes a job back whose lease expired; whether it was given up, as it did so too often.
+    fn stall(&mut self, now: Timestamp, key: &JobKey) -> bool {
+        let stalls_max = match key {
+            JobKey::FanOut { .. } => FAN_OUT_STALLS_MAX,
+            JobKey::Sync { source, .. } => self.settings(source).stalls_max,
+        };
+        let stalls = self.edit_job(key, |row| {
+            row.stalls = row.stalls.saturating_add(1);
+            row.stalls
+        });
+        let error = format!("the lease expired without a heartbeat ({stalls} times)");
+        if let Some(user) = user_key(key) {
+            self.edit_user(&user, |row| row.state.last_error = Some(error.clone()));
+        }
+        if stalls > stalls_max {
+            let row = self.remove_job(key).expect("an active job is there");
+            self.bury(now, key, &row, row.attempts, error);
+            self.run_again(key, row.rerun);
+            return true;
+        }
+        self.edit_job(key, |row| {
+            row.active = None;
+            row.error = Some(error);
+            if let Some(rerun) = row.rerun.take() {
+                row.wish = row.wish.and(rerun);
+            }
+        });
+        false
+    }
+
+    fn give_again(&mut self, now: Timestamp, claim: &mut Claim, leases: &mut Vec<Lease>) {
+        let Some(leased) = self.index.workers.get(&claim.worker) else {
+            return;
+        };
+        let held: BTreeSet<LeaseToken> = claim.held.iter().copied().collect();
+        let unknown: Vec<(LeaseToken, JobKey)> = leased
+            .iter()
+            .filter(|(token, _)| !held.contains(token))
+            .map(|(token, key)| (*token, key.clone()))
+            .collect();
+        for (token, key) in unknown {
+            let lease = LeaseRef { key, token };
+            if self.live(now, &lease).is_none() {
+                continue;
+            }
+            let slots = match lease.key {
+                JobKey::FanOut { .. } => &mut claim.fan_out_slots,
+                JobKey::Sync { .. } => &mut claim.slots,
+            };
+            if *slots == 0 {
+                continue;
+            }
+            *slots -= 1;
+            self.extend_lease(now, &lease.key, claim.lease_ms);
+            leases.push(self.lease_of(&lease.key));
+        }
+    }
+
+    pub(super) fn extend_lease(&mut self, now: Timestamp, key: &JobKey, lease_ms: u64) {
+        self.edit_job(key, |row| {
+            let active = row.active.as_mut().expect("the lease is live");
+            active.lease_ms = lease_ms;
+            active.expires_at = now.plus_ms(lease_ms);
+        });
+    }
+
+    fn start_fan_outs(&mut self, now: Timestamp, claim: &mut Claim, leases: &mut Vec<Lease>) {
+        while claim.fan_out_slots > 0 {
+            let Some((_, _, _, key)) = self.index.fan_outs.ready.first().cloned() else {
+                return;
+            };
+            claim.fan_out_slots -= 1;
+            leases.push(self.start(now, &key, claim));
+        }
+    }
+
+    fn start_syncs(
+        &mut self,
+        now: Timestamp,
+        source: &SourceName,
+        claim: &mut Claim,
+        leases: &mut Vec<Lease>,
+    ) {
+        let row = self.sources.get(source).expect("the caller listed it");
+        if row.paused.is_some() || row.gate_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let settings = row.settings.clone();
+        let mut flow = self.flow(source);
+        let mut room = flow.room(now, &settings);
+        let mut held = 0;
+        let mut started = 0;
+        while claim.slots > 0 && room > 0 && held < HELD_BATCH_MAX {
+            let ready = self
+                .index
+                .sources
+                .get(source)
+                .map(|index| &index.lane.ready);
+            let Some((_, _, _, key)) = ready.and_then(BTreeSet::first).cloned() else {
+                break;
+            };
+            let user = user_key(&key).expect("a source's lane holds syncs");
+            let limit = settings.requests_user;
+            let opens_at = self.user_opens_at(&user, now, limit.as_ref(), 1);
+            if opens_at > now {
+                self.edit_job(&key, |row| row.held_until = Some(opens_at));
+                held += 1;
+                continue;
+            }
+            self.record_user_requests(&user, now, limit.as_ref(), 1);
+            self.edit_user(&user, |row| row.state.last_started_at = Some(now));
+            leases.push(self.start(now, &key, claim));
+            claim.slots -= 1;
+            room -= 1;
+            started += 1;
+        }
+        if started > 0 {
+            flow.record_starts(now, &settings, started);
+            self.flows.insert(source, flow);
+        }
+    }
+
+    fn start(&mut self, now: Timestamp, key: &JobKey, claim: &Claim) -> Lease {
+        let token = self.edit_meta(|meta| {
+            let now_us = u64::try_from(now.as_ms())
+                .unwrap_or(0)
+                .saturating_mul(1_000);
+            meta.last_token = LeaseToken(now_us.max(meta.last_token.0.saturating_add(1)));
+            meta.last_token
+        });
+        self.edit_job(key, |row| {
+            row.held_until = None;
+            row.backing_off = false;
+            row.active = Some(ActiveLease {
+                worker: claim.worker.clone(),
+                token,
+                expires_at: now.plus_ms(claim.lease_ms),
+                lease_ms: claim.lease_ms,
+            });
+        });
+        self.lease_of(key)
+    }
+
+    fn lease_of(&self, key: &JobKey) -> Lease {
+        let row = self.jobs.get(key).expect("an active job is there");
+        let active = row.active.as_ref().expect("the job is active");
+        let (cursor, requests) = match self.user_of(key) {
+            Some(user) => (user.cursor.clone(), 1),
+            None => (row.progress.clone(), 0),
+        };
+        Lease {
+            lease: LeaseRef {
+                key: key.clone(),
+                token: active.token,
+            },
+            expires_at: active.expires_at,
+            attempt: row.attempts.saturating_add(1),
+            nominal_at: row.wish.nominal_at,
+            cursor,
+            requests,
+        }
+    }
+
+    pub(super) fn flow(&self, source: &SourceName) -> FlowRow {
+        self.flows.get(source).cloned().unwrap_or_else(FlowRow::new)
+    }
+
+    pub(super) fn settings(&self, source: &SourceName) -> SourceSettings {
+        let row = self.sources.get(source);
+        row.map(|row| row.settings.clone()).unwrap_or_default()
+    }
+}
+
+impl FlowRow {
+    /// How many jobs may start now, as far as the source's limits and its ramp are concerned.
+    fn room(&mut self, now: Timestamp, settings: &SourceSettings) -> u64 {
+        let free = |window: &mut crate::policy::limit::SlidingWindow, limit: Option<&Limit>| {
+            limit.map_or(u64::MAX, |limit| u64::from(window.available(now, limit)))
+        };
+        let starts = free(&mut self.starts, settings.jobs.as_ref());
+        let requests = free(&mut self.requests, settings.requests_project.as_ref());
+        let ramp = self.ramp.and_then(|ramp| {
+            let allowed = ramp_allowance(settings.jobs.as_ref(), now.since_ms(ramp.since))?;
+            Some(allowed.saturating_sub(ramp.starts))
+        });
+        starts.min(requests).min(ramp.unwrap_or(u64::MAX))
+    }
+
+    /// Records starts, each with its first request.
+    fn record_starts(&mut self, now: Timestamp, settings: &SourceSettings, starts: u32) {
+        // Without a limit nothing is logged: a limit set later counts the starts since then.
+        if settings.jobs.is_some() {
+            self.starts.record(now, starts);
+        }
+        if settings.requests_project.is_some() {
+            self.requests.record(now, starts);
+        }
+        self.ramp = self.ramp.and_then(|mut ramp| {
+            ramp_allowance(settings.jobs.as_ref(), now.since_ms(ramp.since))?;
+            ramp.starts = ramp.starts.saturating_add(u64::from(starts));
+            Some(ramp)
+        });
+    }
+}
+
+pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Refusal> {
+    if (1..=LEASE_MS_MAX).contains(&lease_ms) {
+        return Ok(());
+    }
+    Err(Refusal::TooLarge {
+        what: format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"),
+    })
+}

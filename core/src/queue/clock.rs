@@ -1,0 +1,71 @@
+//! A clock that steps back must not freeze the queue.
+//!
+//! Leases and gates are bounded from now. If the store's clock steps back by more than a second (a failover to a
+//! machine whose clock is behind), those that would last longer than they ever may are shortened to their bound.
+//! Tokens do not care: they only grow. Starts and requests that now lie in the future count from now on, so a limit
+//! shuts for one window at the most.
+
+use super::rows::UserKey;
+use super::state::JobKey;
+use super::{GATE_MS_MAX, Queue};
+use crate::time::Timestamp;
+
+/// A clock this much behind is taken for ordinary wobble, in milliseconds.
+const WOBBLE_MS: u64 = 1_000;
+
+impl Queue {
+    /// Shortens what the clock's step back has lengthened.
+    pub(super) fn mind_the_clock(&mut self, now: Timestamp) {
+        if self.meta().changed_at.since_ms(now) <= WOBBLE_MS {
+            return;
+        }
+        let gate_max = now.plus_ms(GATE_MS_MAX);
+        let too_far = |gate: Option<Timestamp>| gate.is_some_and(|until| until > gate_max);
+        let jobs: Vec<JobKey> = self
+            .jobs
+            .iter()
+            .filter(|(_, row)| {
+                let active = row.active.as_ref();
+                row.held_until.is_some()
+                    || active.is_some_and(|lease| lease.expires_at > now.plus_ms(lease.lease_ms))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in jobs {
+            self.edit_job(&key, |row| {
+                row.held_until = None;
+                if let Some(lease) = &mut row.active {
+                    lease.expires_at = lease.expires_at.min(now.plus_ms(lease.lease_ms));
+                }
+            });
+        }
+        let users: Vec<UserKey> = self
+            .users
+            .iter()
+            .filter(|(_, row)| too_far(row.state.gate_until))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in users {
+            self.edit_user(&key, |row| row.state.gate_until = Some(gate_max));
+        }
+        let sources: Vec<_> = self.sources.iter().map(|(name, _)| name.clone()).collect();
+        for source in sources {
+            let row = self.sources.get(&source).expect("it was listed");
+            let gate = row.gate_until;
+            if too_far(gate) {
+                self.sources
+                    .edit(&source, |row| row.gate_until = Some(gate_max));
+            }
+            let since_max = gate.map_or(now, |until| until.min(gate_max).max(now));
+            let mut flow = self.flow(&source);
+            if let Some(ramp) = &mut flow.ramp {
+                ramp.since = ramp.since.min(since_max);
+            }
+            flow.starts.record(now, 0);
+            flow.requests.record(now, 0);
+            self.flows.insert(&source, flow);
+        }
+        self.restamp_user_flows(now);
+        self.edit_meta(|meta| meta.changed_at = now);
+    }
+}

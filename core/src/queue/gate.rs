@@ -1,0 +1,211 @@
+//! Gates, permits and pauses: how a source, or one user of it, is left in peace.
+//!
+//! "Slow down" is never a failure: the job goes back unharmed, a gate closes, and everybody who runs already is told
+//! to wait at the next request. A gate only ever moves away from now; when it opens, a ramp lets starts in one by one.
+
+use super::command::{BATCH_MAX, LeaseRef, Refusal, Reply};
+use super::enqueue::check_text_size;
+use super::records::{check_size, user_key};
+use super::rows::{Ramp, opens_at, short};
+use super::state::JobKey;
+use super::{GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, PAUSED_RECHECK_MS, Queue};
+use crate::failure::LimitScope;
+use crate::id::SourceName;
+use crate::time::Timestamp;
+
+/// A "slow down", as reported.
+pub(super) struct Limited {
+    pub(super) lease: LeaseRef,
+    pub(super) scope: LimitScope,
+    pub(super) retry_after_ms: Option<u64>,
+    pub(super) jitter_ms: u64,
+    pub(super) reason: String,
+}
+
+impl Queue {
+    pub(super) fn limited(&mut self, now: Timestamp, limited: Limited) -> Result<Reply, Refusal> {
+        let lease = &limited.lease;
+        let user = user_key(&lease.key);
+        if user.is_none() && limited.scope == LimitScope::User {
+            return Err(Refusal::Invalid {
+                what: "a fan-out has no user whose gate could close".to_owned(),
+            });
+        }
+        let ended = self.is_ended(now, lease);
+        if ended == Ok(true) {
+            return Ok(Reply::AlreadyDone);
+        }
+        // What the source said holds, whoever holds the job by now.
+        let until = match limited.scope {
+            LimitScope::User => user.as_ref().and_then(|user| {
+                self.users.contains(user).then(|| {
+                    self.edit_user(user, |row| {
+                        let state = &mut row.state;
+                        state.limited_in_a_row = state.limited_in_a_row.saturating_add(1);
+                        let until = gate_until(now, &limited, state.limited_in_a_row);
+                        let until = state.gate_until.map_or(until, |before| before.max(until));
+                        state.gate_until = Some(until);
+                        until
+                    })
+                })
+            }),
+            LimitScope::Source => self
+                .source_of(&lease.key)
+                .and_then(|source| self.close_source(now, &source, &limited)),
+        };
+        ended?;
+        let until = until.expect("a live lease has a user and a source");
+        self.remember_finished(lease);
+        let at = (limited.scope == LimitScope::User).then_some(until);
+        self.hand_back(&lease.key, at);
+        Ok(Reply::GateClosed { until })
+    }
+
+    fn close_source(
+        &mut self,
+        now: Timestamp,
+        source: &SourceName,
+        limited: &Limited,
+    ) -> Option<Timestamp> {
+        let until = self.sources.edit(source, |row| {
+            row.limited_in_a_row = row.limited_in_a_row.saturating_add(1);
+            let until = gate_until(now, limited, row.limited_in_a_row);
+            let until = row.gate_until.map_or(until, |before| before.max(until));
+            row.gate_until = Some(until);
+            row.gate_reason = Some(short(limited.reason.clone()));
+            until
+        })?;
+        self.start_ramp(source, until);
+        Some(until)
+    }
+
+    /// From `since` on, starts come back one by one.
+    fn start_ramp(&mut self, source: &SourceName, since: Timestamp) {
+        let mut flow = self.flow(source);
+        flow.ramp = Some(Ramp { since, starts: 0 });
+        self.flows.insert(source, flow);
+    }
+
+    /// A source that answers is not in trouble: the next pause begins small again.
+    pub(super) fn reset_source_limited(&mut self, source: &SourceName) {
+        let row = self.sources.get(source);
+        if row.is_some_and(|row| row.limited_in_a_row > 0) {
+            self.sources.edit(source, |row| row.limited_in_a_row = 0);
+        }
+    }
+
+    /// The source of a job; for a fan-out, that of its schedule.
+    fn source_of(&self, key: &JobKey) -> Option<SourceName> {
+        match key {
+            JobKey::Sync { source, .. } => Some(source.clone()),
+            JobKey::FanOut { schedule } => self
+                .schedules
+                .get(schedule)
+                .map(|row| row.state.definition.source.clone()),
+        }
+    }
+
+    pub(super) fn checkpoint(
+        &mut self,
+        now: Timestamp,
+        lease: &LeaseRef,
+        progress: Option<String>,
+        requests: u32,
+    ) -> Result<Reply, Refusal> {
+        check_text_size("progress", progress.as_ref())?;
+        check_size("requests", requests as usize, BATCH_MAX)?;
+        if self.live(now, lease).is_none() {
+            return Err(Refusal::LeaseLost);
+        }
+        let source = self.source_of(&lease.key).expect("a job has its source");
+        let settings = self.settings(&source);
+        for limit in [settings.requests_project, settings.requests_user] {
+            let count_max = limit.map_or(u32::MAX, |limit| limit.count);
+            check_size("requests", requests as usize, count_max as usize)?;
+        }
+        if let Some(progress) = progress {
+            match user_key(&lease.key) {
+                Some(user) => self.edit_user(&user, |row| row.state.cursor = Some(progress)),
+                None => self.edit_job(&lease.key, |row| row.progress = Some(progress)),
+            }
+        }
+        let wait_until = self.permit(now, &lease.key, &source, requests);
+        Ok(Reply::Permit { wait_until })
+    }
+
+    /// Records the requests, or says until when all of them have to wait.
+    fn permit(
+        &mut self,
+        now: Timestamp,
+        key: &JobKey,
+        source: &SourceName,
+        requests: u32,
+    ) -> Option<Timestamp> {
+        if requests == 0 {
+            return None;
+        }
+        let row = self.sources.get(source).expect("a job has its source");
+        let user = user_key(key);
+        let project = row.settings.requests_project;
+        let for_user = row.settings.requests_user;
+        let mut flow = self.flow(source);
+        let mut wait_until = now.max(opens_at(&flow.requests, now, project.as_ref(), requests));
+        wait_until = wait_until.max(row.gate_until.unwrap_or(now));
+        if row.paused.is_some() {
+            wait_until = wait_until.max(now.plus_ms(PAUSED_RECHECK_MS));
+        }
+        if let Some(user) = &user {
+            let gate = self.user_of(key).and_then(|user| user.gate_until);
+            let opens_at = self.user_opens_at(user, now, for_user.as_ref(), requests);
+            wait_until = wait_until.max(gate.unwrap_or(now)).max(opens_at);
+        }
+        if wait_until > now {
+            return Some(wait_until);
+        }
+        if project.is_some() {
+            flow.requests.record(now, requests);
+            self.flows.insert(source, flow);
+        }
+        if let Some(user) = &user {
+            self.record_user_requests(user, now, for_user.as_ref(), requests);
+        }
+        None
+    }
+
+    pub(super) fn pause(&mut self, source: Option<SourceName>, reason: String) -> Reply {
+        let reason = short(reason);
+        for source in self.named_or_all(source) {
+            let paused = Some(reason.clone());
+            self.sources.edit(&source, |row| row.paused = paused);
+        }
+        Reply::Done
+    }
+
+    pub(super) fn resume(&mut self, now: Timestamp, source: Option<SourceName>) -> Reply {
+        for source in self.named_or_all(source) {
+            let row = self.sources.get(&source).expect("it was listed");
+            if row.paused.is_some() {
+                let since = row.gate_until.map_or(now, |until| until.max(now));
+                self.sources.edit(&source, |row| row.paused = None);
+                self.start_ramp(&source, since);
+            }
+        }
+        Reply::Done
+    }
+
+    fn named_or_all(&self, source: Option<SourceName>) -> Vec<SourceName> {
+        match source {
+            Some(source) if self.sources.contains(&source) => vec![source],
+            Some(_) => Vec::new(),
+            None => self.sources.iter().map(|(name, _)| name.clone()).collect(),
+        }
+    }
+}
+
+/// When a gate that closes now opens, on the `in_a_row`th answer.
+fn gate_until(now: Timestamp, limited: &Limited, in_a_row: u32) -> Timestamp {
+    let doublings = in_a_row.saturating_sub(1).min(GATE_CAP_MS.ilog2());
+    let grown_ms = (GATE_BASE_MS << doublings).min(GATE_CAP_MS);
+    let pause_ms = limited.retry_after_ms.unwrap_or(grown_ms);
+    now.plus_ms(pause_ms.saturating_add(limited.jitter_ms).min(GATE_MS_MAX))
+}

@@ -1,0 +1,128 @@
+//! Users: who is synced, who is due, who is parked.
+
+use std::ops::Bound;
+
+use super::Queue;
+use super::command::{BATCH_MAX, Refusal, Reply};
+use super::records::check_size;
+use super::rows::{UserKey, UserRow};
+use super::state::UserState;
+use crate::id::{SourceName, UserId};
+use crate::time::Timestamp;
+
+impl Queue {
+    pub(super) fn enroll(
+        &mut self,
+        now: Timestamp,
+        source: &SourceName,
+        users: Vec<UserId>,
+        due_at: Timestamp,
+    ) -> Result<Reply, Refusal> {
+        check_size("users", users.len(), BATCH_MAX)?;
+        self.check_source(source)?;
+        let mut count = 0;
+        for user in users {
+            let key = (source.clone(), user);
+            match self.users.get(&key) {
+                None => {
+                    let state = UserState {
+                        enrolled_at: now,
+                        due_at,
+                        parked: None,
+                        cursor: None,
+                        last_started_at: None,
+                        last_success_at: None,
+                        last_outcome: None,
+                        last_error: None,
+                        gate_until: None,
+                        limited_in_a_row: 0,
+                    };
+                    let row = UserRow {
+                        state,
+                        finished: None,
+                    };
+                    self.insert_user(&key, row);
+                }
+                Some(row) if row.state.parked.is_some() => self.edit_user(&key, |row| {
+                    row.state.parked = None;
+                    row.state.due_at = due_at;
+                }),
+                Some(_) => continue,
+            }
+            count += 1;
+        }
+        Ok(Reply::Count { count })
+    }
+
+    pub(super) fn unenroll(
+        &mut self,
+        source: &SourceName,
+        users: Vec<UserId>,
+    ) -> Result<Reply, Refusal> {
+        check_size("users", users.len(), BATCH_MAX)?;
+        let mut count = 0;
+        for user in users {
+            count += u64::from(self.remove_user(&(source.clone(), user)));
+        }
+        Ok(Reply::Count { count })
+    }
+
+    pub(super) fn due_users(
+        &self,
+        source: &SourceName,
+        due_by: Timestamp,
+        after: Option<(Timestamp, UserId)>,
+        limit: u32,
+    ) -> Result<Reply, Refusal> {
+        check_size("users", limit as usize, BATCH_MAX)?;
+        let Some(index) = self.index.sources.get(source) else {
+            return Ok(Reply::DueUsers {
+                users: Vec::new(),
+                due_total: 0,
+            });
+        };
+        let is_due = |entry: &&(Timestamp, UserId)| entry.0 <= due_by;
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = index.due.range((start, Bound::Unbounded));
+        Ok(Reply::DueUsers {
+            users: page
+                .take_while(is_due)
+                .take(limit as usize)
+                .cloned()
+                .collect(),
+            due_total: index.due.iter().take_while(is_due).count() as u64,
+        })
+    }
+
+    pub(super) fn user(&self, source: SourceName, user: UserId) -> Reply {
+        let row = self.users.get(&(source, user));
+        Reply::User {
+            state: row.map(|row| row.state.clone()),
+        }
+    }
+
+    pub(super) fn list_users(
+        &self,
+        source: SourceName,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Reply, Refusal> {
+        check_size("users", limit as usize, BATCH_MAX)?;
+        let start: Bound<UserKey> = match after {
+            Some(user) => Bound::Excluded((source.clone(), user)),
+            None => Bound::Included((source.clone(), first_name())),
+        };
+        let rows = self.users.range((start, Bound::Unbounded));
+        let users = rows
+            .take_while(|((of, _), _)| *of == source)
+            .take(limit as usize)
+            .map(|((_, user), row)| (user.clone(), row.state.clone()))
+            .collect();
+        Ok(Reply::Users { users })
+    }
+}
+
+/// No name sorts before this one: a name is not empty, and no character below the blank may stand in it.
+fn first_name() -> UserId {
+    UserId::new(" ").expect("a blank is a name")
+}
