@@ -22,6 +22,10 @@
 //! description, createdAt, updatedAt, google_event_id, source, recurring_event_id}`, `Contact{id, name, email,
 //! organization}`, `ATTENDED_BY{response_status}`.
 
+pub mod cypher;
+pub mod params;
+pub mod server_failure;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CalendarId, UserId};
