@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::command::{BATCH_MAX, LEASE_MS_MAX, Lease, LeaseRef, LeaseToken, Refusal, Reply};
-use super::records::{check_size, refused, user_key};
+use super::records::{check_size, user_key};
 use super::rows::{ActiveLease, FlowRow};
 use super::state::{JobKey, SourceSettings};
 use super::{EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
@@ -28,7 +28,7 @@ pub(super) struct Claim {
 }
 
 impl Queue {
-    pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Reply> {
+    pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Refusal> {
         check_size("slots", claim.slots as usize, BATCH_MAX)?;
         check_size("fan-out slots", claim.fan_out_slots as usize, BATCH_MAX)?;
         check_size("held leases", claim.held.len(), BATCH_MAX)?;
@@ -273,11 +273,11 @@ impl FlowRow {
     }
 }
 
-pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Reply> {
+pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Refusal> {
     if (1..=LEASE_MS_MAX).contains(&lease_ms) {
         return Ok(());
     }
-    Err(refused(Refusal::TooLarge {
+    Err(Refusal::TooLarge {
         what: format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"),
-    }))
+    })
 }

@@ -2,7 +2,8 @@
 //!
 //! Leases and gates are bounded from now. If the store's clock steps back by more than a second (a failover to a
 //! machine whose clock is behind), those that would last longer than they ever may are shortened to their bound.
-//! Tokens do not care: they only grow. Windows take starts "in the future" to have happened now.
+//! Tokens do not care: they only grow. Starts and requests that now lie in the future count from now on, so a limit
+//! shuts for one window at the most.
 
 use super::rows::UserKey;
 use super::state::JobKey;
@@ -57,12 +58,14 @@ impl Queue {
             }
             let since_max = gate.map_or(now, |until| until.min(gate_max).max(now));
             let mut flow = self.flow(&source);
-            if let Some(ramp) = &mut flow.ramp
-                && ramp.since > since_max
-            {
-                ramp.since = since_max;
-                self.flows.insert(&source, flow);
+            if let Some(ramp) = &mut flow.ramp {
+                ramp.since = ramp.since.min(since_max);
             }
+            flow.starts.record(now, 0);
+            flow.requests.record(now, 0);
+            self.flows.insert(&source, flow);
         }
+        self.restamp_user_flows(now);
+        self.edit_meta(|meta| meta.changed_at = now);
     }
 }

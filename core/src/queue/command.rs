@@ -140,14 +140,16 @@ pub enum Command {
         /// What it is.
         definition: ScheduleDefinition,
     },
-    /// Forgets a schedule and its waiting fan-out. Reply: [`Reply::Done`], also if there was none.
+    /// Forgets a schedule and its fan-out; an active one loses its lease. Reply: [`Reply::Done`], also if there was
+    /// none.
     RemoveSchedule {
         /// Its name.
         schedule: ScheduleName,
     },
     /// Moves a schedule from tick `after` to tick `at`, exactly once over all processes: the first to say so wins.
     /// With `fire`, the fan-out job of this tick is enqueued in the same step.
-    /// Reply: [`Reply::Fired`] or [`Reply::AlreadyFired`].
+    /// A fan-out that still waits coalesces with it and keeps its progress; one that is active runs once more.
+    /// Reply: [`Reply::Fired`], [`Reply::AlreadyFired`], or [`Refusal::Invalid`] unless `after` < `at` <= now.
     Tick {
         /// The schedule.
         schedule: ScheduleName,
@@ -164,6 +166,8 @@ pub enum Command {
     },
     /// Enqueues jobs, at most [`BATCH_MAX`]. A user has one outstanding job: another one coalesces into it (the earlier
     /// time and the higher priority win), and one that comes while the job is active makes it run once more afterwards.
+    /// A wait that [`Command::Retry`], [`Command::Release`] or [`Command::Limited`] set is shortened by "sync now"
+    /// only. A "sync now" that comes too soon ([`Priority::Now`]) is taken for a scheduled one.
     /// Jobs of users who are not enrolled, or parked, are left out and counted.
     /// Reply: [`Reply::Enqueued`], [`Refusal::UnknownSource`], or with a `checkpoint` also [`Refusal::LeaseLost`].
     Enqueue {
@@ -171,11 +175,12 @@ pub enum Command {
         source: SourceName,
         /// The jobs.
         jobs: Vec<NewJob>,
-        /// A fan-out's lease and progress, saved in the same step so that a crash never enqueues a page twice.
+        /// The lease of a fan-out (of no sync) and its progress, saved in the same step so that a crash never enqueues a page twice.
         checkpoint: Option<(LeaseRef, String)>,
     },
     /// Asks for up to `slots` jobs that may start now. Also hands expired leases back first, and gives again whatever
-    /// this worker has leased without knowing it (`held` lists what it knows), in case a reply was lost.
+    /// this worker has leased without knowing it (`held` lists what it knows), in case a reply was lost. What is given
+    /// again takes up slots, too; what finds none is given by a later claim.
     /// Reply: [`Reply::Claimed`].
     Claim {
         /// Who asks.
@@ -197,7 +202,9 @@ pub enum Command {
         lease_ms: u64,
     },
     /// Saves how far a long job came, extends nothing, and asks leave for `requests` more requests to the source.
-    /// For a sync job the text replaces the user's cursor. Reply: [`Reply::Permit`] or [`Refusal::LeaseLost`].
+    /// For a sync job the text replaces the user's cursor. It is saved even if the requests have to wait.
+    /// Reply: [`Reply::Permit`], [`Refusal::LeaseLost`], or [`Refusal::TooLarge`] if more requests are wanted than a
+    /// limit ever allows at once.
     Checkpoint {
         /// The lease.
         lease: LeaseRef,
@@ -247,7 +254,10 @@ pub enum Command {
     /// The source said "slow down": hands the job back like [`Command::Release`] and closes the gate of the user or of
     /// the whole source. Without `retry_after_ms` the pause doubles with each answer in a row, from
     /// [`GATE_BASE_MS`](super::GATE_BASE_MS) to [`GATE_CAP_MS`](super::GATE_CAP_MS).
-    /// Reply: [`Reply::GateClosed`], [`Reply::AlreadyDone`] or [`Refusal::LeaseLost`] (the gate closes even then).
+    /// One answer closes a gate for at most [`GATE_MS_MAX`](super::GATE_MS_MAX), jitter included, and never opens it
+    /// earlier.
+    /// Reply: [`Reply::GateClosed`], [`Reply::AlreadyDone`], [`Refusal::LeaseLost`] (the gate closes even then), or
+    /// [`Refusal::Invalid`] for the user's gate of a fan-out.
     Limited {
         /// The lease.
         lease: LeaseRef,
@@ -260,7 +270,8 @@ pub enum Command {
         /// Why, for people.
         reason: String,
     },
-    /// An operator stops a source (or all): nothing new starts, what runs goes on. Reply: [`Reply::Done`].
+    /// An operator stops a source (or all that are defined): no sync starts, what runs is given no more requests.
+    /// Fan-outs go on. Reply: [`Reply::Done`], also for a source that is not known.
     Pause {
         /// The source; `None`: every source.
         source: Option<SourceName>,
@@ -339,7 +350,8 @@ pub enum Command {
         /// How many at the most, up to [`BATCH_MAX`].
         limit: u32,
     },
-    /// Enqueues a dead letter again and takes it out of the list. Reply: [`Reply::Count`].
+    /// Enqueues a dead letter again, to run at once, and takes it out of the list. Those whose user is parked or not
+    /// enrolled, or whose schedule is gone, stay. Reply: [`Reply::Count`].
     RetryFailed {
         /// The dead letter's number; `None`: all of them (up to [`BATCH_MAX`] a command).
         number: Option<u64>,
@@ -364,7 +376,7 @@ pub struct Lease {
     pub nominal_at: Option<Timestamp>,
     /// The user's cursor, or the fan-out's progress.
     pub cursor: Option<String>,
-    /// Leave for the first request to the source is included.
+    /// Leave for so many requests to the source is included: 1 for a sync, 0 for a fan-out, which makes none.
     pub requests: u32,
 }
 

@@ -5,7 +5,7 @@
 //! already looked. A job that waits after a failed attempt keeps its wait, unless somebody asks for "sync now".
 
 use super::command::{BATCH_MAX, CURSOR_BYTES_MAX, LeaseRef, NewJob, Priority, Refusal, Reply};
-use super::records::{check_size, refused, sync_key};
+use super::records::{check_size, sync_key};
 use super::rows::{UserKey, Wish};
 use super::state::JobKey;
 use super::{Queue, SYNC_NOW_INTERVAL_MS};
@@ -19,18 +19,18 @@ impl Queue {
         source: &SourceName,
         jobs: Vec<NewJob>,
         checkpoint: Option<(LeaseRef, String)>,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("jobs", jobs.len(), BATCH_MAX)?;
         self.check_source(source)?;
         if let Some((lease, progress)) = checkpoint {
             check_text_size("progress", Some(&progress))?;
             if matches!(lease.key, JobKey::Sync { .. }) {
-                return Err(refused(Refusal::Invalid {
+                return Err(Refusal::Invalid {
                     what: "only a fan-out's lease goes with an enqueue".to_owned(),
-                }));
+                });
             }
             if self.live(now, &lease).is_none() {
-                return Err(refused(Refusal::LeaseLost));
+                return Err(Refusal::LeaseLost);
             }
             self.edit_job(&lease.key, |row| row.progress = Some(progress));
         }
@@ -80,25 +80,25 @@ impl Queue {
         }
     }
 
-    pub(super) fn check_source(&self, source: &SourceName) -> Result<(), Reply> {
+    pub(super) fn check_source(&self, source: &SourceName) -> Result<(), Refusal> {
         if self.sources.contains(source) {
             return Ok(());
         }
-        Err(refused(Refusal::UnknownSource {
+        Err(Refusal::UnknownSource {
             source: source.clone(),
-        }))
+        })
     }
 }
 
 /// Refuses a cursor or progress that is too long.
-pub(super) fn check_text_size(what: &str, text: Option<&String>) -> Result<(), Reply> {
+pub(super) fn check_text_size(what: &str, text: Option<&String>) -> Result<(), Refusal> {
     match text {
-        Some(text) if text.len() > CURSOR_BYTES_MAX => Err(refused(Refusal::TooLarge {
+        Some(text) if text.len() > CURSOR_BYTES_MAX => Err(Refusal::TooLarge {
             what: format!(
                 "{what} of {} bytes; at most {CURSOR_BYTES_MAX} are kept",
                 text.len()
             ),
-        })),
+        }),
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 //! command sent again (its reply was lost) hears that it was done.
 
 use super::Queue;
-use super::command::{Commit, CommitOutcome, LeaseRef, ParkReason, Reply};
+use super::command::{Commit, CommitOutcome, LeaseRef, ParkReason, Refusal, Reply};
 use super::enqueue::check_text_size;
 use super::records::user_key;
 use super::rows::{FinishedRow, JobRow, Wish, short};
@@ -17,9 +17,11 @@ impl Queue {
         now: Timestamp,
         lease: &LeaseRef,
         commit: Commit,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_text_size("cursor", commit.cursor.as_ref())?;
-        self.check_ending(now, lease)?;
+        if self.is_ended(now, lease)? {
+            return Ok(Reply::AlreadyDone);
+        }
         self.remember_finished(lease);
         let job = self.remove_job(&lease.key).expect("a live lease has a job");
         let synced = matches!(commit.outcome, CommitOutcome::Synced { .. });
@@ -63,8 +65,10 @@ impl Queue {
         lease: &LeaseRef,
         at: Timestamp,
         error: String,
-    ) -> Result<Reply, Reply> {
-        self.check_ending(now, lease)?;
+    ) -> Result<Reply, Refusal> {
+        if self.is_ended(now, lease)? {
+            return Ok(Reply::AlreadyDone);
+        }
         self.remember_finished(lease);
         let error = short(error);
         if let Some(user) = user_key(&lease.key) {
@@ -85,8 +89,10 @@ impl Queue {
         error: String,
         next_due_at: Option<Timestamp>,
         park: Option<ParkReason>,
-    ) -> Result<Reply, Reply> {
-        self.check_ending(now, lease)?;
+    ) -> Result<Reply, Refusal> {
+        if self.is_ended(now, lease)? {
+            return Ok(Reply::AlreadyDone);
+        }
         self.remember_finished(lease);
         let job = self.remove_job(&lease.key).expect("a live lease has a job");
         let error = short(error);
@@ -107,8 +113,10 @@ impl Queue {
         now: Timestamp,
         lease: &LeaseRef,
         at: Option<Timestamp>,
-    ) -> Result<Reply, Reply> {
-        self.check_ending(now, lease)?;
+    ) -> Result<Reply, Refusal> {
+        if self.is_ended(now, lease)? {
+            return Ok(Reply::AlreadyDone);
+        }
         self.remember_finished(lease);
         self.hand_back(&lease.key, at);
         Ok(Reply::Done)

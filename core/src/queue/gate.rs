@@ -5,7 +5,7 @@
 
 use super::command::{BATCH_MAX, LeaseRef, Refusal, Reply};
 use super::enqueue::check_text_size;
-use super::records::{check_size, refused, user_key};
+use super::records::{check_size, user_key};
 use super::rows::{Ramp, opens_at, short};
 use super::state::JobKey;
 use super::{GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, PAUSED_RECHECK_MS, Queue};
@@ -23,17 +23,17 @@ pub(super) struct Limited {
 }
 
 impl Queue {
-    pub(super) fn limited(&mut self, now: Timestamp, limited: Limited) -> Result<Reply, Reply> {
+    pub(super) fn limited(&mut self, now: Timestamp, limited: Limited) -> Result<Reply, Refusal> {
         let lease = &limited.lease;
         let user = user_key(&lease.key);
         if user.is_none() && limited.scope == LimitScope::User {
-            return Err(refused(Refusal::Invalid {
+            return Err(Refusal::Invalid {
                 what: "a fan-out has no user whose gate could close".to_owned(),
-            }));
+            });
         }
-        let ending = self.check_ending(now, lease);
-        if ending == Err(Reply::AlreadyDone) {
-            return ending.map(|()| Reply::Done);
+        let ended = self.is_ended(now, lease);
+        if ended == Ok(true) {
+            return Ok(Reply::AlreadyDone);
         }
         // What the source said holds, whoever holds the job by now.
         let until = match limited.scope {
@@ -53,7 +53,7 @@ impl Queue {
                 .source_of(&lease.key)
                 .and_then(|source| self.close_source(now, &source, &limited)),
         };
-        ending?;
+        ended?;
         let until = until.expect("a live lease has a user and a source");
         self.remember_finished(lease);
         let at = (limited.scope == LimitScope::User).then_some(until);
@@ -111,11 +111,11 @@ impl Queue {
         lease: &LeaseRef,
         progress: Option<String>,
         requests: u32,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_text_size("progress", progress.as_ref())?;
         check_size("requests", requests as usize, BATCH_MAX)?;
         if self.live(now, lease).is_none() {
-            return Err(refused(Refusal::LeaseLost));
+            return Err(Refusal::LeaseLost);
         }
         let source = self.source_of(&lease.key).expect("a job has its source");
         let settings = self.settings(&source);

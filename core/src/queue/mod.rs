@@ -43,7 +43,7 @@ pub use command::{Command, Reply};
 pub use restore::{Change, RestoreError};
 
 use claim::{Claim, check_lease_ms};
-use command::{BATCH_MAX, LeaseRef};
+use command::{BATCH_MAX, LeaseRef, Refusal};
 use gate::Limited;
 use index::Index;
 use records::check_size;
@@ -129,11 +129,10 @@ impl Queue {
         let before = self.touches();
         self.mind_the_clock(now);
         self.index.advance(now);
-        let reply = match self.dispatch(now, command) {
-            Ok(reply) | Err(reply) => reply,
-        };
+        let reply = self.dispatch(now, command);
+        let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
         if self.touches() > before {
-            self.edit_meta(|meta| meta.changed_at = now);
+            self.edit_meta(|meta| meta.changed_at = meta.changed_at.max(now));
         }
         reply
     }
@@ -150,7 +149,7 @@ impl Queue {
             + self.failed.touches()
     }
 
-    fn dispatch(&mut self, now: Timestamp, command: Command) -> Result<Reply, Reply> {
+    fn dispatch(&mut self, now: Timestamp, command: Command) -> Result<Reply, Refusal> {
         match command {
             Command::DefineSource { source, settings } => self.define_source(&source, settings),
             Command::DefineSchedule {
@@ -266,7 +265,7 @@ impl Queue {
         now: Timestamp,
         leases: Vec<LeaseRef>,
         lease_ms: u64,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("leases", leases.len(), BATCH_MAX)?;
         check_lease_ms(lease_ms)?;
         let mut lost = Vec::new();

@@ -1,7 +1,7 @@
 //! The only ways to change a job, a user or a user's requests: each keeps the indexes in step with the rows.
 
 use super::Queue;
-use super::command::{LeaseRef, LeaseToken, Refusal, Reply};
+use super::command::{LeaseRef, LeaseToken, Refusal};
 use super::rows::{ActiveLease, JobRow, MetaRow, UserFlowRow, UserKey, UserRow, Wish, opens_at};
 use super::state::{JobKey, UserState};
 use crate::policy::limit::Limit;
@@ -155,20 +155,34 @@ impl Queue {
         }
     }
 
+    /// Takes requests of users that lie in the future to have been made now.
+    pub(super) fn restamp_user_flows(&mut self, now: Timestamp) {
+        let keys: Vec<UserKey> = self.user_flows.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let limit = self.settings(&key.0).requests_user;
+            let mut row = self.remove_user_flow(&key).expect("it was listed");
+            row.requests.record(now, 0);
+            row.empty_at =
+                limit.map_or(now, |limit| row.requests.opens_at(now, &limit, limit.count));
+            self.index.user_flows.insert((row.empty_at, key.clone()));
+            self.user_flows.insert(&key, row);
+        }
+    }
+
     /// The lease, if it is live: it is on the job, under this token, and has not expired.
     pub(super) fn live(&self, now: Timestamp, lease: &LeaseRef) -> Option<&ActiveLease> {
         let active = self.jobs.get(&lease.key)?.active.as_ref()?;
         (active.token == lease.token && active.expires_at > now).then_some(active)
     }
 
-    /// Refuses a lease that is not live, or knows it as one that its holder has ended.
-    pub(super) fn check_ending(&self, now: Timestamp, lease: &LeaseRef) -> Result<(), Reply> {
+    /// Whether the holder of this lease has ended it already. Refuses a lease that is neither live nor ended so.
+    pub(super) fn is_ended(&self, now: Timestamp, lease: &LeaseRef) -> Result<bool, Refusal> {
         if self.live(now, lease).is_some() {
-            Ok(())
+            Ok(false)
         } else if self.finished(&lease.key) == Some(lease.token) {
-            Err(Reply::AlreadyDone)
+            Ok(true)
         } else {
-            Err(refused(Refusal::LeaseLost))
+            Err(Refusal::LeaseLost)
         }
     }
 
@@ -233,16 +247,12 @@ pub(super) fn sync_key((source, user): &UserKey) -> JobKey {
     }
 }
 
-pub(super) fn refused(refusal: Refusal) -> Reply {
-    Reply::Refused { refusal }
-}
-
 /// Refuses `count` if it is above `count_max`; `what` names the thing, in the plural.
-pub(super) fn check_size(what: &str, count: usize, count_max: usize) -> Result<(), Reply> {
+pub(super) fn check_size(what: &str, count: usize, count_max: usize) -> Result<(), Refusal> {
     if count <= count_max {
         return Ok(());
     }
-    Err(refused(Refusal::TooLarge {
+    Err(Refusal::TooLarge {
         what: format!("{count} {what}; at most {count_max} are allowed in one command"),
-    }))
+    })
 }

@@ -26,7 +26,7 @@ pub(super) struct MetaRow {
     pub(super) last_number: u64,
     pub(super) completed_total: u64,
     pub(super) failed_total: u64,
-    /// The time of the last command that changed something: against it a step back of the clock is seen.
+    /// The latest time of a command that changed something: against it a step back of the clock is seen.
     pub(super) changed_at: Timestamp,
 }
 

@@ -4,7 +4,6 @@
 //! one"; the first to say so wins, and the fan-out is enqueued in the same step.
 
 use super::command::{Priority, Refusal, Reply};
-use super::records::refused;
 use super::rows::{ScheduleRow, Wish};
 use super::state::{JobKey, ScheduleState};
 use super::{Queue, SCHEDULES_MAX};
@@ -28,7 +27,7 @@ impl Queue {
         now: Timestamp,
         schedule: &ScheduleName,
         definition: ScheduleDefinition,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         self.check_source(&definition.source)?;
         match self.schedules.get(schedule) {
             Some(row) if row.state.definition == definition => {}
@@ -40,9 +39,9 @@ impl Queue {
             }
             None => {
                 if self.schedules.len() >= SCHEDULES_MAX {
-                    return Err(refused(Refusal::TooLarge {
+                    return Err(Refusal::TooLarge {
                         what: format!("there are {SCHEDULES_MAX} schedules already; remove one"),
-                    }));
+                    });
                 }
                 let state = ScheduleState {
                     definition,
@@ -70,11 +69,11 @@ impl Queue {
         Reply::Done
     }
 
-    pub(super) fn tick(&mut self, now: Timestamp, tick: Tick) -> Result<Reply, Reply> {
+    pub(super) fn tick(&mut self, now: Timestamp, tick: Tick) -> Result<Reply, Refusal> {
         let Tick { at, after, .. } = tick;
         if at <= after || at > now {
             let what = format!("the tick {at} must be later than {after} and not later than {now}");
-            return Err(refused(Refusal::Invalid { what }));
+            return Err(Refusal::Invalid { what });
         }
         let Some(row) = self.schedules.get(&tick.schedule) else {
             return Ok(Reply::AlreadyFired { state: None });

@@ -1,7 +1,6 @@
 //! Sources: made known, set, and set otherwise by an operator.
 
 use super::command::{Refusal, Reply};
-use super::records::refused;
 use super::rows::SourceRow;
 use super::state::{JobKey, SourceSettings};
 use super::{HISTORY_KEEP_MAX, Queue, SOURCES_MAX};
@@ -13,7 +12,7 @@ impl Queue {
         &mut self,
         source: &SourceName,
         settings: SourceSettings,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         let limits = [
             ("jobs", settings.jobs),
             ("requests_project", settings.requests_project),
@@ -27,16 +26,16 @@ impl Queue {
             ("keep_failed", settings.keep_failed),
         ] {
             if keep > HISTORY_KEEP_MAX {
-                return Err(refused(Refusal::TooLarge {
+                return Err(Refusal::TooLarge {
                     what: format!("{name} is {keep}; give at most {HISTORY_KEEP_MAX}"),
-                }));
+                });
             }
         }
         let Some(row) = self.sources.get(source) else {
             if self.sources.len() >= SOURCES_MAX {
-                return Err(refused(Refusal::TooLarge {
+                return Err(Refusal::TooLarge {
                     what: format!("there are {SOURCES_MAX} sources already"),
-                }));
+                });
             }
             let row = SourceRow {
                 defined: settings.clone(),
@@ -84,7 +83,7 @@ impl Queue {
         &mut self,
         source: &SourceName,
         jobs: Option<Limit>,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         self.check_source(source)?;
         check_limit("jobs", jobs)?;
         self.sources.edit(source, |row| row.settings.jobs = jobs);
@@ -92,11 +91,11 @@ impl Queue {
     }
 }
 
-fn check_limit(name: &str, limit: Option<Limit>) -> Result<(), Reply> {
+fn check_limit(name: &str, limit: Option<Limit>) -> Result<(), Refusal> {
     match limit.map(|limit| limit.validate()) {
-        Some(Err(error)) => Err(refused(Refusal::Invalid {
+        Some(Err(error)) => Err(Refusal::Invalid {
             what: format!("{name}: {error}"),
-        })),
+        }),
         _ => Ok(()),
     }
 }

@@ -40,6 +40,7 @@ impl std::fmt::Display for JobKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceSettings {
     /// Job starts allowed in every sliding window, over all processes; `None`: unlimited. Default 10 a minute.
+    /// While a limit is `None` nothing is logged: one that is set later counts from then on.
     pub jobs: Option<Limit>,
     /// Requests allowed to the whole project in every sliding window; `None`: unlimited.
     pub requests_project: Option<Limit>,
@@ -119,9 +120,9 @@ pub struct UserState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// May start, and waits for a slot, the limiter or a gate.
+    /// Its time has come; it waits for a slot, or for the source: its limits, its gate, a pause.
     Waiting,
-    /// Its time has not come.
+    /// Its time has not come, or its user's gate is closed, or its user's requests were found used up.
     Delayed,
     /// Leased.
     Active,
@@ -140,7 +141,7 @@ pub struct JobListing {
     pub state: JobState,
     /// The number of a finished job in the history, for [`Command::RetryFailed`](super::Command::RetryFailed).
     pub number: Option<u64>,
-    /// Waiting and delayed: its time. Active: when the lease expires. Finished: when it ended.
+    /// Waiting and delayed: when it may start at the earliest. Active: when the lease expires. Finished: when it ended.
     pub at: Timestamp,
     /// Its lane.
     pub priority: Priority,
@@ -165,7 +166,7 @@ pub struct SourceStats {
     pub gate_until: Option<Timestamp>,
     /// Why the gate was closed last.
     pub gate_reason: Option<String>,
-    /// Job starts within the current window.
+    /// Job starts that count against the job limit now; 0 without one.
     pub starts_in_window: u64,
     /// Enrolled users.
     pub users: u64,

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::Queue;
-use super::command::{BATCH_MAX, Reply};
+use super::command::{BATCH_MAX, Refusal, Reply};
 use super::records::check_size;
 use super::rows::FinishedRow;
 use super::state::{JobKey, JobListing, JobState, QueueStats, SourceStats};
@@ -63,7 +63,7 @@ impl Queue {
         state: JobState,
         offset: u32,
         limit: u32,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("jobs", limit as usize, BATCH_MAX)?;
         let (offset, limit) = (offset as usize, limit as usize);
         let now = self.index.watermark();

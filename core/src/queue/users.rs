@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::Queue;
-use super::command::{BATCH_MAX, Reply};
+use super::command::{BATCH_MAX, Refusal, Reply};
 use super::records::check_size;
 use super::rows::{UserKey, UserRow};
 use super::state::UserState;
@@ -17,7 +17,7 @@ impl Queue {
         source: &SourceName,
         users: Vec<UserId>,
         due_at: Timestamp,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", users.len(), BATCH_MAX)?;
         self.check_source(source)?;
         let mut enrolled = Vec::new();
@@ -61,7 +61,7 @@ impl Queue {
         &mut self,
         source: &SourceName,
         users: Vec<UserId>,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", users.len(), BATCH_MAX)?;
         let mut count = 0;
         for user in users {
@@ -76,7 +76,7 @@ impl Queue {
         due_by: Timestamp,
         after: Option<(Timestamp, UserId)>,
         limit: u32,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", limit as usize, BATCH_MAX)?;
         let Some(index) = self.index.sources.get(source) else {
             return Ok(Reply::DueUsers {
@@ -109,7 +109,7 @@ impl Queue {
         source: SourceName,
         after: Option<UserId>,
         limit: u32,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Reply, Refusal> {
         check_size("users", limit as usize, BATCH_MAX)?;
         let start: Bound<UserKey> = match after {
             Some(user) => Bound::Excluded((source.clone(), user)),

@@ -1,0 +1,590 @@
+//! Applies one graph write inside the transaction that the writing thread has open.
+//!
+//! The rules are those of `kalends_core::graph`. The cost is kept low by three things: one lookup for each event (which
+//! brings the version and the hash of the content, so an event that stands there the same is neither read nor written),
+//! a cache of contacts that lives as long as the batch, and statements that are prepared once for the connection.
+//!
+//! An event whose row is older than what stands there is left alone, but stamped: a full pass did see it, if only an
+//! older state of it, and must not sweep it away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kalends_core::failure::{Failure, FailureKind};
+use kalends_core::graph::{
+    BATCH_EVENTS_MAX, CalendarRow, EventDeletion, EventRow, GraphCounts, GraphReply, GraphWrite,
+    Person, calendar_uid, contact_uid, event_uid,
+};
+use kalends_core::id::{CalendarId, UserId};
+use kalends_core::queue::command::LeaseToken;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::properties::{
+    ContactProperties, attendee_text, calendar_text, contact_text, event_text, organizer_text,
+};
+
+/// How many events a sweep looks up at a time, so that its memory does not grow with the calendar.
+const SWEEP_PAGE_EVENTS: u32 = 1_000;
+
+/// Why a write was not applied.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// The write itself cannot be accepted; the file is as it was.
+    Refused(Failure),
+    /// SQLite could not do it; what was done of this write has to be rolled back.
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        WriteError::Sql(error)
+    }
+}
+
+/// How many events a write names: what the writing thread weighs it by.
+pub(super) fn events_of(write: &GraphWrite) -> usize {
+    match write {
+        GraphWrite::Apply {
+            upserts, deletions, ..
+        } => upserts.len() + deletions.len(),
+        GraphWrite::Sweep { .. } | GraphWrite::RemoveCalendar { .. } => 1,
+    }
+}
+
+/// Applies `write`. The caller has a transaction open, and rolls back to where it stood if this fails.
+pub(super) fn apply(connection: &Connection, write: &GraphWrite) -> Result<GraphReply, WriteError> {
+    if events_of(write) > BATCH_EVENTS_MAX {
+        return Err(refused(
+            FailureKind::TooLarge,
+            format!("the batch has more than {BATCH_EVENTS_MAX} events; send fewer at a time"),
+        ));
+    }
+    let (user, fence, generation) = match write {
+        GraphWrite::Apply {
+            user,
+            fence,
+            generation,
+            ..
+        }
+        | GraphWrite::Sweep {
+            user,
+            fence,
+            generation,
+            ..
+        } => (user, *fence, *generation),
+        GraphWrite::RemoveCalendar { user, fence, .. } => (user, *fence, 0),
+    };
+    let generation = signed(generation, "generation")?;
+    let Some(user_node) = pass_fence(connection, user, fence)? else {
+        return Ok(GraphReply::Fenced);
+    };
+    let mut batch = Batch {
+        connection,
+        user,
+        user_node,
+        contacts: BTreeMap::new(),
+        loosened: BTreeSet::new(),
+        counts: GraphCounts::default(),
+    };
+    match write {
+        GraphWrite::Apply {
+            calendar,
+            upserts,
+            deletions,
+            ..
+        } => batch.apply_events(calendar, generation, upserts, deletions)?,
+        GraphWrite::Sweep { calendar, .. } => batch.sweep(calendar, generation)?,
+        GraphWrite::RemoveCalendar { calendar, .. } => batch.remove_calendar(calendar)?,
+    }
+    batch.remove_unused_contacts()?;
+    Ok(GraphReply::Written(batch.counts))
+}
+
+fn refused(kind: FailureKind, detail: impl Into<String>) -> WriteError {
+    WriteError::Refused(Failure::new(kind, detail))
+}
+
+/// SQLite's integers are signed; tokens and generations stay far below the difference (they count microseconds).
+fn signed(value: u64, what: &str) -> Result<i64, WriteError> {
+    i64::try_from(value).map_err(|_| {
+        refused(
+            FailureKind::Rejected,
+            format!("the {what} {value} is larger than the graph can keep; no store hands it out"),
+        )
+    })
+}
+
+/// The user's node, with `fence` recorded on it; `None` if a later lease wrote before.
+fn pass_fence(
+    connection: &Connection,
+    user: &UserId,
+    fence: LeaseToken,
+) -> Result<Option<i64>, WriteError> {
+    let fence = signed(fence.0, "fencing token")?;
+    let standing: Option<(i64, i64)> = connection
+        .prepare_cached("SELECT id, version FROM node WHERE label = 'User' AND uid = ?1")?
+        .query_row([user.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match standing {
+        Some((_, seen)) if fence < seen => Ok(None),
+        Some((node, seen)) => {
+            if fence > seen {
+                connection
+                    .prepare_cached("UPDATE node SET version = ?2 WHERE id = ?1")?
+                    .execute([node, fence])?;
+            }
+            Ok(Some(node))
+        }
+        None => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO node (label, uid, version, props) VALUES ('User', ?1, ?2, '{}')",
+                )?
+                .execute(params![user.as_str(), fence])?;
+            Ok(Some(connection.last_insert_rowid()))
+        }
+    }
+}
+
+/// A contact as this batch knows it.
+struct Contact {
+    node: i64,
+    email: Option<String>,
+    name: Option<String>,
+}
+
+/// An event as one lookup finds it.
+struct Standing {
+    node: i64,
+    version: i64,
+    generation: i64,
+    content: i64,
+}
+
+/// One write, under way.
+struct Batch<'a> {
+    connection: &'a Connection,
+    user: &'a UserId,
+    user_node: i64,
+    /// By key: contacts that this batch has looked up or made.
+    contacts: BTreeMap<&'a str, Contact>,
+    /// Contacts that lost an edge: whoever has none left at the end is removed.
+    loosened: BTreeSet<i64>,
+    counts: GraphCounts,
+}
+
+impl<'a> Batch<'a> {
+    fn apply_events(
+        &mut self,
+        calendar: &'a CalendarRow,
+        generation: i64,
+        upserts: &'a [EventRow],
+        deletions: &'a [EventDeletion],
+    ) -> Result<(), WriteError> {
+        let calendar_node = self.write_calendar(calendar)?;
+        let mut uid = event_uid(self.user, &calendar.id, "");
+        let prefix_bytes = uid.len();
+        for deletion in deletions {
+            uid.truncate(prefix_bytes);
+            uid.push_str(&deletion.id);
+            self.delete(&uid, calendar_node, deletion.version)?;
+        }
+        // Cuts too come before upserts: what the same answer says of an exception after the cut is newer than the cut.
+        for row in upserts {
+            if let Some(until_ms) = row.series_until_ms {
+                uid.truncate(prefix_bytes);
+                uid.push_str(&row.id);
+                let standing = self.standing_event(&uid, calendar_node)?;
+                if standing.is_none_or(|standing| standing.version <= row.version) {
+                    self.remove_exceptions(&uid, calendar_node, Some(until_ms))?;
+                }
+            }
+        }
+        for row in upserts {
+            uid.truncate(prefix_bytes);
+            uid.push_str(&row.id);
+            self.upsert(&uid, prefix_bytes, calendar_node, generation, row)?;
+        }
+        Ok(())
+    }
+
+    fn write_calendar(&mut self, calendar: &CalendarRow) -> Result<i64, WriteError> {
+        let uid = calendar_uid(self.user, &calendar.id);
+        let props = calendar_text(calendar);
+        let standing: Option<(i64, i64, String)> = self
+            .connection
+            .prepare_cached(
+                "SELECT id, parent, props FROM node WHERE label = 'Calendar' AND uid = ?1",
+            )?
+            .query_row([&uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        match standing {
+            Some((node, parent, standing_props)) => {
+                belongs(parent == self.user_node, &uid)?;
+                if standing_props != props {
+                    self.connection
+                        .prepare_cached("UPDATE node SET props = ?2 WHERE id = ?1")?
+                        .execute(params![node, props])?;
+                }
+                Ok(node)
+            }
+            None => {
+                self.connection
+                    .prepare_cached(
+                        "INSERT INTO node (label, uid, parent, props) VALUES ('Calendar', ?1, ?2, ?3)",
+                    )?
+                    .execute(params![uid, self.user_node, props])?;
+                Ok(self.connection.last_insert_rowid())
+            }
+        }
+    }
+
+    fn standing_event(
+        &self,
+        uid: &str,
+        calendar_node: i64,
+    ) -> Result<Option<Standing>, WriteError> {
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT id, version, generation, content, parent FROM node
+                 WHERE label = 'Event' AND uid = ?1",
+            )?
+            .query_row([uid], |row| {
+                let standing = Standing {
+                    node: row.get(0)?,
+                    version: row.get(1)?,
+                    generation: row.get(2)?,
+                    content: row.get(3)?,
+                };
+                Ok((standing, row.get::<_, i64>(4)?))
+            })
+            .optional()?;
+        match found {
+            Some((standing, parent)) => {
+                belongs(parent == calendar_node, uid)?;
+                Ok(Some(standing))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Writes one event.
+    fn upsert(
+        &mut self,
+        uid: &str,
+        prefix_bytes: usize,
+        calendar_node: i64,
+        generation: i64,
+        row: &'a EventRow,
+    ) -> Result<(), WriteError> {
+        let standing = self.standing_event(uid, calendar_node)?;
+        if let Some(standing) = &standing
+            && row.version < standing.version
+        {
+            return self.stamp(standing, generation);
+        }
+        let text = event_text(row);
+        let series = row.series_id.as_ref().map(|id| {
+            let mut series = String::with_capacity(prefix_bytes + id.len());
+            series.push_str(&uid[..prefix_bytes]);
+            series.push_str(id);
+            series
+        });
+        let original_start_ms = row.original_start.as_ref().map(|time| time.epoch_ms);
+        let node = match standing {
+            Some(standing)
+                if standing.version == row.version && standing.content == text.content =>
+            {
+                return self.stamp(&standing, generation);
+            }
+            Some(standing) => {
+                self.connection
+                    .prepare_cached(
+                        "UPDATE node SET version = ?2, generation = ?3, content = ?4, series = ?5,
+                         original_start_ms = ?6, props = ?7 WHERE id = ?1",
+                    )?
+                    .execute(params![
+                        standing.node,
+                        row.version,
+                        generation,
+                        text.content,
+                        series,
+                        original_start_ms,
+                        text.props
+                    ])?;
+                self.remove_people(standing.node)?;
+                standing.node
+            }
+            None => {
+                self.connection
+                    .prepare_cached(
+                        "INSERT INTO node (label, uid, parent, version, generation, content, series,
+                         original_start_ms, props) VALUES ('Event', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    )?
+                    .execute(params![
+                        uid,
+                        calendar_node,
+                        row.version,
+                        generation,
+                        text.content,
+                        series,
+                        original_start_ms,
+                        text.props
+                    ])?;
+                self.connection.last_insert_rowid()
+            }
+        };
+        self.write_people(node, row)?;
+        self.counts.upserted += 1;
+        Ok(())
+    }
+
+    fn stamp(&self, standing: &Standing, generation: i64) -> Result<(), WriteError> {
+        if standing.generation != generation {
+            self.connection
+                .prepare_cached("UPDATE node SET generation = ?2 WHERE id = ?1")?
+                .execute([standing.node, generation])?;
+        }
+        Ok(())
+    }
+
+    /// Removes the edges of a changed event; those that are still wanted are written anew.
+    fn remove_people(&mut self, node: i64) -> Result<(), WriteError> {
+        if self.loosen(node)? {
+            self.connection
+                .prepare_cached("DELETE FROM edge WHERE src = ?1")?
+                .execute([node])?;
+        }
+        Ok(())
+    }
+
+    /// Notes everybody whom this event refers to as perhaps unused; says whether there was anybody.
+    fn loosen(&mut self, node: i64) -> Result<bool, WriteError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT dst FROM edge WHERE src = ?1")?;
+        let mut rows = statement.query([node])?;
+        let mut any = false;
+        while let Some(row) = rows.next()? {
+            self.loosened.insert(row.get(0)?);
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn write_people(&mut self, node: i64, row: &'a EventRow) -> Result<(), WriteError> {
+        if let Some(organizer) = &row.organizer {
+            let contact = self.contact(organizer)?;
+            self.write_edge("ORGANIZED_BY", node, contact, &organizer_text(organizer))?;
+        }
+        for attendee in &row.attendees {
+            let contact = self.contact(&attendee.person)?;
+            self.write_edge("ATTENDED_BY", node, contact, &attendee_text(attendee))?;
+        }
+        Ok(())
+    }
+
+    fn write_edge(
+        &self,
+        edge_type: &str,
+        src: i64,
+        dst: i64,
+        props: &str,
+    ) -> Result<(), WriteError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO edge (type, src, dst, props) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (src, type, dst) DO UPDATE SET props = excluded.props",
+            )?
+            .execute(params![edge_type, src, dst, props])?;
+        Ok(())
+    }
+
+    /// The contact's node: from the cache, from the file, or new. A name that is given replaces the one it has.
+    fn contact(&mut self, person: &'a Person) -> Result<i64, WriteError> {
+        if !self.contacts.contains_key(person.key.as_str()) {
+            let contact = self.look_up_contact(person)?;
+            self.contacts.insert(&person.key, contact);
+        }
+        let contact = self
+            .contacts
+            .get_mut(person.key.as_str())
+            .expect("was put there a line ago");
+        let renamed = person.name.is_some() && contact.name != person.name;
+        let addressed = person.email.is_some() && contact.email != person.email;
+        if renamed {
+            contact.name.clone_from(&person.name);
+        }
+        if addressed {
+            contact.email.clone_from(&person.email);
+        }
+        if renamed || addressed {
+            let props = contact_text(contact.email.as_deref(), contact.name.as_deref());
+            self.connection
+                .prepare_cached("UPDATE node SET props = ?2 WHERE id = ?1")?
+                .execute(params![contact.node, props])?;
+        }
+        Ok(contact.node)
+    }
+
+    fn look_up_contact(&self, person: &Person) -> Result<Contact, WriteError> {
+        let uid = contact_uid(self.user, &person.key);
+        let standing: Option<(i64, i64, String)> = self
+            .connection
+            .prepare_cached(
+                "SELECT id, parent, props FROM node WHERE label = 'Contact' AND uid = ?1",
+            )?
+            .query_row([&uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        if let Some((node, parent, props)) = standing {
+            belongs(parent == self.user_node, &uid)?;
+            // Unreadable properties are mended by the next name or address that is written.
+            let read: ContactProperties<'_> = serde_json::from_str(&props).unwrap_or_default();
+            return Ok(Contact {
+                node,
+                email: read.email.map(Into::into),
+                name: read.name.map(Into::into),
+            });
+        }
+        let props = contact_text(person.email.as_deref(), person.name.as_deref());
+        self.connection
+            .prepare_cached(
+                "INSERT INTO node (label, uid, parent, props) VALUES ('Contact', ?1, ?2, ?3)",
+            )?
+            .execute(params![uid, self.user_node, props])?;
+        Ok(Contact {
+            node: self.connection.last_insert_rowid(),
+            email: person.email.clone(),
+            name: person.name.clone(),
+        })
+    }
+
+    /// Removes an event, and with a series its exceptions, unless something newer stands there.
+    fn delete(&mut self, uid: &str, calendar_node: i64, version: i64) -> Result<(), WriteError> {
+        if let Some(standing) = self.standing_event(uid, calendar_node)? {
+            if version < standing.version {
+                return Ok(());
+            }
+            self.remove_event(standing.node)?;
+        }
+        self.remove_exceptions(uid, calendar_node, None)
+    }
+
+    /// Removes the exceptions of a series whose original start is later than `after_ms`; all of them without it.
+    fn remove_exceptions(
+        &mut self,
+        series: &str,
+        calendar_node: i64,
+        after_ms: Option<i64>,
+    ) -> Result<(), WriteError> {
+        let exceptions: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT id FROM node WHERE series = ?1 AND parent = ?2
+                 AND (?3 IS NULL OR original_start_ms > ?3)",
+            )?
+            .query_map(params![series, calendar_node, after_ms], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for exception in exceptions {
+            self.remove_event(exception)?;
+        }
+        Ok(())
+    }
+
+    fn remove_event(&mut self, node: i64) -> Result<(), WriteError> {
+        self.loosen(node)?;
+        self.connection
+            .prepare_cached("DELETE FROM node WHERE id = ?1")?
+            .execute([node])?;
+        self.counts.deleted += 1;
+        Ok(())
+    }
+
+    fn calendar_node(&self, calendar: &CalendarId) -> Result<Option<i64>, WriteError> {
+        let uid = calendar_uid(self.user, calendar);
+        let found: Option<(i64, i64)> = self
+            .connection
+            .prepare_cached("SELECT id, parent FROM node WHERE label = 'Calendar' AND uid = ?1")?
+            .query_row([&uid], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match found {
+            Some((node, parent)) => {
+                belongs(parent == self.user_node, &uid)?;
+                Ok(Some(node))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn sweep(&mut self, calendar: &CalendarId, generation: i64) -> Result<(), WriteError> {
+        let Some(calendar_node) = self.calendar_node(calendar)? else {
+            return Ok(());
+        };
+        self.remove_events(calendar_node, Some(generation))
+    }
+
+    fn remove_calendar(&mut self, calendar: &CalendarId) -> Result<(), WriteError> {
+        let Some(calendar_node) = self.calendar_node(calendar)? else {
+            return Ok(());
+        };
+        self.remove_events(calendar_node, None)?;
+        self.connection
+            .prepare_cached("DELETE FROM node WHERE id = ?1")?
+            .execute([calendar_node])?;
+        Ok(())
+    }
+
+    /// Removes the calendar's events with an older generation, or all of them; in pages by node id.
+    fn remove_events(
+        &mut self,
+        calendar_node: i64,
+        older_than: Option<i64>,
+    ) -> Result<(), WriteError> {
+        let mut after = i64::MIN;
+        loop {
+            let page: Vec<i64> = self
+                .connection
+                .prepare_cached(
+                    "SELECT id FROM node WHERE parent = ?1 AND id > ?2
+                     AND (?3 IS NULL OR generation < ?3) ORDER BY id LIMIT ?4",
+                )?
+                .query_map(
+                    params![calendar_node, after, older_than, SWEEP_PAGE_EVENTS],
+                    |row| row.get(0),
+                )?
+                .collect::<rusqlite::Result<_>>()?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = *last;
+            for node in page {
+                self.remove_event(node)?;
+            }
+        }
+    }
+
+    fn remove_unused_contacts(&mut self) -> Result<(), WriteError> {
+        for contact in std::mem::take(&mut self.loosened) {
+            self.connection
+                .prepare_cached(
+                    "DELETE FROM node WHERE id = ?1 AND NOT EXISTS
+                     (SELECT 1 FROM edge WHERE dst = ?1)",
+                )?
+                .execute([contact])?;
+        }
+        Ok(())
+    }
+}
+
+/// A key is made of names joined by `|`, and a name may hold one itself: two different things could have one key.
+fn belongs(does: bool, uid: &str) -> Result<(), WriteError> {
+    if does {
+        return Ok(());
+    }
+    Err(refused(
+        FailureKind::Rejected,
+        format!(
+            "the key {uid:?} already stands for something of another user or calendar; rename the one that has a | in its name"
+        ),
+    ))
+}
