@@ -1,0 +1,69 @@
+//! Notices as log lines: what an operator should hear, at the level at which to hear it.
+//!
+//! A notice holds names, counts, times and explanations without secrets; event texts are in none of them.
+
+use kalends_core::node::io::Notice;
+use kalends_core::queue::command::CommitOutcome;
+
+/// Writes one notice to the log.
+pub fn log(notice: &Notice) {
+    match notice {
+        Notice::Ready => tracing::info!("ready: schedules and users are known to the store"),
+        Notice::StoreAway { detail, failures, retry_at } => {
+            tracing::warn!(failures, %retry_at, "the store does not answer: {detail}");
+        }
+        Notice::StoreBack { away_ms } => tracing::info!(away_ms, "the store answers again"),
+        Notice::TickFired { schedule, at } => tracing::info!(%schedule, %at, "tick"),
+        Notice::TicksMissed { schedule, count } => {
+            tracing::warn!(%schedule, count, "ticks were missed while nobody was there, and are skipped");
+        }
+        Notice::ScheduleNeverFires { schedule } => {
+            tracing::error!(%schedule, "this schedule never fires: correct its cron expression");
+        }
+        Notice::Overloaded { source, overload } => tracing::warn!(%source, "{overload}"),
+        Notice::JobStarted { key, attempt } => tracing::debug!(job = %key, attempt, "started"),
+        Notice::JobDone { key, outcome, duration_ms } => match outcome {
+            CommitOutcome::Synced { upserted, deleted, quarantined, requests, full } => {
+                tracing::info!(
+                    job = %key, upserted, deleted, quarantined, requests, full, duration_ms, "synced"
+                );
+            }
+            CommitOutcome::Skipped { note } => tracing::info!(job = %key, "skipped: {note}"),
+            CommitOutcome::FannedOut { users } => {
+                tracing::info!(job = %key, users, duration_ms, "users laid over the period");
+            }
+        },
+        Notice::JobRetried { key, failure, at } => {
+            tracing::warn!(job = %key, retry_at = %at, "failed, is tried again: {failure}");
+        }
+        Notice::JobFailed { key, failure, parked: true } => {
+            tracing::warn!(job = %key, "parked until the user connects again: {failure}");
+        }
+        Notice::JobFailed { key, failure, parked: false } => {
+            tracing::error!(job = %key, "given up until the next tick: {failure}");
+        }
+        Notice::JobReleased { key } => tracing::info!(job = %key, "handed back unharmed"),
+        Notice::LeaseLost { key } => {
+            tracing::warn!(job = %key, "the lease was lost; another process has this job");
+        }
+        Notice::Limited { key, scope, until, detail } => {
+            tracing::warn!(job = %key, ?scope, %until, "asked to slow down: {detail}");
+        }
+        Notice::Misconfigured { source, detail } => {
+            tracing::error!(%source, "nothing can be synced until this is put right: {detail}");
+        }
+        Notice::MalformedToken { user } => {
+            tracing::error!(%user, "Google refused a token as malformed: a fault of Kalends, please report it");
+        }
+        Notice::Recovered { recovered, buried } => {
+            tracing::warn!(recovered, buried, "jobs of a process that went silent: back in the queue, or given up");
+        }
+        Notice::Refused { detail } => tracing::error!("the store refused a command: {detail}"),
+        Notice::EffectTimedOut { what, after_ms } => {
+            tracing::warn!(after_ms, "a {what} did not end in time and was given up");
+        }
+        Notice::ClockCorrected { offset_ms } => {
+            tracing::info!(offset_ms, "this process's clock differs from the store's; the store's counts");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! From a configuration to a node and what it works with. Everything that can be wrong is found here, before anything
+//! is started.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use kalends_adapters::embedded::{EmbeddedStore, OpenError};
+use kalends_adapters::google::{GoogleCalendar, GoogleSettings, RefreshTokens, ServiceAccountKey};
+use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings, UserDatabases};
+use kalends_adapters::secret::Secret;
+use kalends_core::id::{SourceName, UserId, WorkerId};
+use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
+use kalends_core::port::Graph;
+use kalends_core::queue::state::SourceSettings;
+use kalends_core::sync::{CalendarSelection, SyncSettings};
+use kalends_core::time::{Clock, DAY_MS};
+
+use crate::config::{self, Config, GoogleAuth, GraphConfig, GraphDatabases, UserConfig};
+use crate::exit::Exit;
+
+/// Added to the request timeout of an adapter for the node's own deadline, in milliseconds: the adapter's, which knows
+/// better what was slow, comes first.
+const DEADLINE_MARGIN_MS: u64 = 5_000;
+
+/// Why a command could not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The exit code that belongs to it.
+    pub exit: Exit,
+    /// What is wrong and what to do, in words.
+    pub detail: String,
+}
+
+impl Refused {
+    /// Bad input.
+    #[must_use]
+    pub fn bad_input(detail: impl Into<String>) -> Self {
+        Refused { exit: Exit::BadInput, detail: detail.into() }
+    }
+
+    /// Something that is needed is in use.
+    #[must_use]
+    pub fn in_use(detail: impl Into<String>) -> Self {
+        Refused { exit: Exit::InUse, detail: detail.into() }
+    }
+}
+
+impl From<OpenError> for Refused {
+    fn from(error: OpenError) -> Self {
+        let exit = match error {
+            OpenError::InUse { .. } => Exit::InUse,
+            _ => Exit::BadInput,
+        };
+        Refused { exit, detail: error.to_string() }
+    }
+}
+
+/// A number that nobody can foretell: the seed of a process that was not given one.
+#[must_use]
+pub fn fresh_seed() -> u64 {
+    // The standard library seeds this hasher from the operating system's entropy.
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// The name of this incarnation of this process: never used again.
+///
+/// # Panics
+/// If `name` is no valid name; the configuration has checked it.
+#[must_use]
+pub fn worker_id(name: &str) -> WorkerId {
+    WorkerId::new(&format!("{name}-{:016x}", fresh_seed())).expect("the name was checked")
+}
+
+/// What a node is told by a configuration.
+#[must_use]
+pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
+    let mut settings = NodeSettings::new(worker_id(&config.worker.name), seed);
+    settings.sources.push(SourceDefinition {
+        name: SourceName::google_calendar(),
+        settings: SourceSettings {
+            jobs: config.limits.jobs,
+            requests_project: config.limits.requests,
+            requests_user: config.limits.requests_per_user,
+            keep_completed: config.history.completed,
+            keep_failed: config.history.failed,
+            ..SourceSettings::default()
+        },
+        sync: SyncSettings {
+            calendars: match &config.google.calendars {
+                config::CalendarSelection::Primary => CalendarSelection::Primary,
+                config::CalendarSelection::All => CalendarSelection::AllReadable,
+                config::CalendarSelection::Listed(listed) => CalendarSelection::List(listed.clone()),
+            },
+            page_size: config.google.page_size,
+            look_back_ms: u64::from(config.google.look_back_days) * DAY_MS,
+            ..SyncSettings::default()
+        },
+        enroll: config.users.iter().map(|user| user.id.clone()).collect(),
+    });
+    let schedule = &config.schedule;
+    settings.schedules.push((schedule.name.clone(), schedule.definition.clone()));
+    settings.concurrency = config.worker.concurrency;
+    settings.lease_ms = config.worker.lease_ms;
+    settings.jitter = schedule.jitter;
+    settings.spread = schedule.spread;
+    settings.backoff = config.retry;
+    // One request may be made twice (with a new token), after a token call.
+    let fetch_ms = config.google.request_timeout_ms.saturating_mul(4) + DEADLINE_MARGIN_MS;
+    let graph_ms = match &config.graph {
+        GraphConfig::Embedded => Deadlines::default().graph_ms,
+        GraphConfig::Neo4j(neo4j) => neo4j.request_timeout_ms.saturating_mul(2) + DEADLINE_MARGIN_MS,
+    };
+    settings.deadlines = Deadlines { fetch_ms, graph_ms, ..Deadlines::default() };
+    settings
+}
+
+/// The refresh tokens of the configuration.
+struct ConfiguredTokens(BTreeMap<UserId, Secret>);
+
+impl RefreshTokens for ConfiguredTokens {
+    fn refresh_token(&self, user: &UserId) -> Option<Secret> {
+        self.0.get(user).cloned()
+    }
+}
+
+/// Google, as configured.
+///
+/// # Errors
+/// If an address or a key cannot be used.
+pub fn google(config: &Config, clock: Arc<dyn Clock>) -> Result<GoogleCalendar, Refused> {
+    let auth = match &config.google.auth {
+        GoogleAuth::RefreshToken { client_id, client_secret } => {
+            let tokens = config
+                .users
+                .iter()
+                .filter_map(|user| Some((user.id.clone(), user.refresh_token.clone()?)))
+                .collect();
+            kalends_adapters::google::GoogleAuth::RefreshTokens {
+                client_id: client_id.clone(),
+                client_secret: client_secret.clone(),
+                tokens: Arc::new(ConfiguredTokens(tokens)),
+            }
+        }
+        GoogleAuth::ServiceAccount { key_json } => {
+            let key = ServiceAccountKey::from_json(key_json.expose().as_bytes())
+                .map_err(|error| Refused::bad_input(format!("google.service_account_key_file: {error}")))?;
+            kalends_adapters::google::GoogleAuth::ServiceAccount(key)
+        }
+    };
+    let settings = GoogleSettings {
+        api_base_url: config.google.api_base_url.clone(),
+        token_url: config.google.token_url.clone(),
+        request_timeout_ms: config.google.request_timeout_ms,
+        auth,
+    };
+    GoogleCalendar::new(settings, clock)
+        .map_err(|error| Refused::bad_input(format!("google.{error}")))
+}
+
+/// The databases of the configuration's users.
+struct ConfiguredDatabases(BTreeMap<UserId, String>);
+
+impl UserDatabases for ConfiguredDatabases {
+    fn database_of(&self, user: &UserId) -> Option<String> {
+        self.0.get(user).cloned()
+    }
+}
+
+/// The graph, as configured.
+///
+/// # Errors
+/// If the address cannot be used.
+pub fn graph(config: &Config, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Graph>, Refused> {
+    let neo4j = match &config.graph {
+        GraphConfig::Embedded => return Ok(Arc::clone(store) as Arc<dyn Graph>),
+        GraphConfig::Neo4j(neo4j) => neo4j,
+    };
+    let databases = match &neo4j.databases {
+        GraphDatabases::Shared(name) => Databases::Shared(name.clone()),
+        GraphDatabases::PerUser => {
+            let database = |user: &UserConfig| Some((user.id.clone(), user.graph_database.clone()?));
+            let named = config.users.iter().filter_map(database).collect();
+            Databases::PerUser(Arc::new(ConfiguredDatabases(named)))
+        }
+    };
+    let settings = Neo4jSettings {
+        url: neo4j.url.clone(),
+        user: neo4j.user.clone(),
+        password: neo4j.password.clone(),
+        databases,
+        timeout_ms: neo4j.request_timeout_ms,
+    };
+    let graph = Neo4jGraph::new(settings)
+        .map_err(|error| Refused::bad_input(format!("graph.{error}")))?;
+    Ok(Arc::new(graph))
+}
+
+/// The embedded store, as configured.
+///
+/// # Errors
+/// If another process has it, or what lies there is not a store that this program can read.
+pub fn store(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedStore>, Refused> {
+    Ok(Arc::new(EmbeddedStore::open(data_dir, clock)?))
+}
