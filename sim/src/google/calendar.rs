@@ -79,6 +79,10 @@ impl CalendarState {
 }
 
 /// One item of a calendar as a list sees it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are events, and a box would cost an allocation for each"
+)]
 #[derive(Clone, Debug)]
 pub(crate) enum Listed<'a> {
     Event(Cow<'a, Event>),

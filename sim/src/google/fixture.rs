@@ -165,10 +165,10 @@ impl Fixture {
         }
     }
 
-    /// Gone with its series, which was deleted after it.
+    /// Gone with its series, which was deleted since.
     fn is_hidden(&self, item: &FixtureItem) -> bool {
         let master = item.series.as_ref().and_then(|id| self.items.get(id));
-        master.is_some_and(|master| master.cancelled && master.stamp_us > item.stamp_us)
+        master.is_some_and(|master| master.cancelled && master.stamp_us >= item.stamp_us)
     }
 
     /// Every item after a key, in order of ids.

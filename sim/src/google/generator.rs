@@ -160,17 +160,18 @@ impl BaseCalendar {
     }
 
     fn plain_id(&self, index: u32) -> String {
-        let mut id = Vec::with_capacity(ID_INDEX_DIGITS + ID_HASH_DIGITS + 18);
+        let mut id = String::with_capacity(ID_INDEX_DIGITS + ID_HASH_DIGITS + 18);
         for digit in (0..ID_INDEX_DIGITS).rev() {
-            id.push(BASE32[(index >> (5 * digit)) as usize & 31]);
+            id.push(char::from(BASE32[(index >> (5 * digit)) as usize & 31]));
         }
-        let mut bits =
-            u128::from(self.draw(index, b'i')) << 64 | u128::from(self.draw(index, b'j'));
-        for _ in 0..ID_HASH_DIGITS {
-            id.push(BASE32[(bits & 31) as usize]);
-            bits >>= 5;
-        }
-        String::from_utf8(id).expect("base32hex is ASCII")
+        let bits = u128::from(self.draw(index, b'i')) << 64 | u128::from(self.draw(index, b'j'));
+        push_base32hex(&mut id, bits, ID_HASH_DIGITS);
+        id
+    }
+
+    /// What tells the ids of this calendar's new events from those of another's.
+    pub(crate) fn id_salt(&self) -> [u8; 8] {
+        self.key.to_le_bytes()
     }
 
     /// The id of item `index`.
@@ -274,7 +275,7 @@ impl BaseCalendar {
             2 => Frequency::Weeks(2),
             _ => Frequency::Weeks(1),
         };
-        let all_day = frequency == Frequency::Years || self.draw(index, b's') % 10 == 0;
+        let all_day = frequency == Frequency::Years || self.draw(index, b's').is_multiple_of(10);
         let (start, end) = if all_day {
             (When::Date(day), When::Date(day + 1))
         } else {
@@ -287,7 +288,7 @@ impl BaseCalendar {
             until: None,
         };
         // One series in three ends; late enough to hold all its exceptions.
-        if self.draw(index, b'n') % 3 == 0 {
+        if self.draw(index, b'n').is_multiple_of(3) {
             let last = 6 + u32::try_from(self.draw(index, b'o') % 30).expect("0..30");
             rule.until = rule.occurrence(start, last);
         }
@@ -340,7 +341,7 @@ impl BaseCalendar {
     /// All that does not concern time.
     fn dress(&self, index: u32, id: String, stamp_us: i64, start: When, end: When) -> Event {
         let kind = self.kind(index);
-        let organizer = if kind == Kind::Default && self.draw(index, b'g') % 8 == 0 {
+        let organizer = if kind == Kind::Default && self.draw(index, b'g').is_multiple_of(8) {
             Person::contact_of(self.seed, self.user, self.draw(index, b'h'))
         } else {
             Person::User(self.user)
@@ -358,7 +359,7 @@ impl BaseCalendar {
             created: Timestamp::from_ms(created.as_ms() / 1_000 * 1_000),
             summary: self.summary(index, kind),
             description: self.description(index),
-            location: (self.draw(index, b'p') % 3 == 0)
+            location: (self.draw(index, b'p').is_multiple_of(3))
                 .then(|| pick(&PLACES, self.draw(index, b'q')).into()),
             start,
             end,
@@ -380,8 +381,8 @@ impl BaseCalendar {
             Kind::OutOfOffice => Some("Out of office".into()),
             Kind::FocusTime => Some("Focus time".into()),
             // An untitled event has no summary at all.
-            Kind::Default if self.draw(index, b'0') % 50 == 0 => None,
-            Kind::Default if index % 2 == 0 => Some(topic.into()),
+            Kind::Default if self.draw(index, b'0').is_multiple_of(50) => None,
+            Kind::Default if index.is_multiple_of(2) => Some(topic.into()),
             Kind::Default => Some([project, ": ", topic].concat().into()),
         }
     }
@@ -427,6 +428,20 @@ impl BaseCalendar {
             });
         }
         attendees
+    }
+}
+
+/// `digits` letters of Google's alphabet for ids, from the low bits of a number.
+pub(crate) fn base32hex(bits: u128, digits: usize) -> String {
+    let mut id = String::with_capacity(digits);
+    push_base32hex(&mut id, bits, digits);
+    id
+}
+
+fn push_base32hex(id: &mut String, mut bits: u128, digits: usize) {
+    for _ in 0..digits {
+        id.push(char::from(BASE32[(bits & 31) as usize]));
+        bits >>= 5;
     }
 }
 

@@ -81,7 +81,6 @@ pub(crate) fn page(
 
     let mut key = traversal.key.clone();
     let mut count = 0;
-    let mut more = limit == 0;
     let mut items = candidates(source, query, &traversal);
     let shown = wanted & page_fields::ITEMS != 0;
     let mut scratch = Vec::new();
@@ -92,12 +91,7 @@ pub(crate) fn page(
     } else {
         &mut scratch
     };
-    while limit > 0 {
-        let Some(item) = items.next() else { break };
-        if count == limit {
-            more = true;
-            break;
-        }
+    for item in items.by_ref().take(limit) {
         if shown {
             if count > 0 {
                 out.push(b',');
@@ -107,6 +101,7 @@ pub(crate) fn page(
         count += 1;
         key = key_of(&item, query);
     }
+    let more = limit == 0 || items.next().is_some();
     if shown {
         out.push(b']');
     }

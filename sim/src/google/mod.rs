@@ -14,6 +14,7 @@
 
 mod calendar;
 mod calendar_list;
+mod change;
 mod counters;
 mod error;
 mod event;
@@ -27,9 +28,12 @@ mod oauth;
 mod person;
 mod query;
 mod quota;
+mod random;
 mod render;
+mod series;
 mod settings;
 mod token;
+mod truth;
 mod when;
 
 use std::collections::BTreeMap;
@@ -39,6 +43,10 @@ use kalends_core::time::Timestamp;
 use percent_encoding::percent_decode_str;
 
 pub use calendar::AccessRole;
+pub use change::{
+    Change, ChangeError, DraftStart, EventDraft, GUESTS_MAX, LENGTH_MINUTES_MAX, MOVE_MINUTES_MAX,
+    Patch, Repeat,
+};
 pub use counters::Counters;
 pub use fault::{FAULTS_WAITING_MAX, Fault};
 pub use fixture::{FIXTURE_EVENTS_MAX, FixtureError};
@@ -46,6 +54,8 @@ pub use settings::{
     CALENDARS_PER_USER_MAX, ChangedQuery, EVENTS_PER_CALENDAR_MAX, ForgedToken, GoogleSettings,
     LimitAnswer, OauthClient, QuotaSettings, USERS_MAX,
 };
+
+pub use truth::{TruthAttendee, TruthEvent, TruthTime};
 
 use crate::http::{Request, Response};
 use calendar::{Calendar, CalendarState};
