@@ -22,4 +22,5 @@ pub mod driver;
 pub mod emulate;
 pub mod exit;
 pub mod logging;
+pub mod notices;
 pub mod wiring;

@@ -5,33 +5,46 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use kalends::cli::{Cli, Command};
-use kalends::commands;
+use kalends::exit::Exit;
+use kalends::wiring::Refused;
+use kalends::{commands, demo};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Variables that are not Unicode belong to somebody else; a path of ours with odd bytes is told as not found.
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
         .collect();
-    match &cli.command {
-        Command::Config(command) => {
-            let outcome = commands::config::config(command, &environment);
-            print!("{}", outcome.output);
-            eprint!("{}", outcome.errors);
-            outcome.exit.into()
+    if let Command::Config(command) = &cli.command {
+        let outcome = commands::config::config(command, &environment);
+        print!("{}", outcome.output);
+        eprint!("{}", outcome.errors);
+        return outcome.exit.into();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("kalends: the system gives no threads: {error}");
+            return Exit::Failed.into();
         }
-        Command::Run(_)
-        | Command::Demo(_)
-        | Command::Sync(_)
-        | Command::Status(_)
-        | Command::Emulate(_) => {
-            eprintln!("kalends: this command is not part of this build");
-            kalends::exit::Exit::Failed.into()
+    };
+    let ended = runtime.block_on(async {
+        match &cli.command {
+            Command::Run(args) => commands::run::run(args, &environment).await,
+            Command::Demo(args) => demo::demo(args).await,
+            Command::Sync(args) => commands::sync::sync(args, &environment).await,
+            Command::Status(args) => commands::status::status(args, &environment).await,
+            Command::Emulate(command) => commands::emulate::emulate(command).await,
+            Command::Config(_) => Err(Refused::bad_input("config is handled above")),
+        }
+    });
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(Refused { exit, detail }) => {
+            eprintln!("kalends: {}", detail.trim_end());
+            exit.into()
         }
     }
 }

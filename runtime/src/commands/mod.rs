@@ -1,3 +1,7 @@
 //! What each subcommand does, once the command line is understood.
 
 pub mod config;
+pub mod emulate;
+pub mod run;
+pub mod status;
+pub mod sync;

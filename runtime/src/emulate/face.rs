@@ -17,6 +17,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body as HttpBody, Frame};
 use kalends_core::time::{Clock, Timestamp};
+use kalends_sim::google::GoogleEmulator;
 use kalends_sim::http::{Delivery, Request, Response};
 use kalends_sim::neo4j::Neo4jEmulator;
 use tokio::net::TcpListener;
@@ -28,6 +29,12 @@ const GZIP_BYTES_MIN: usize = 1_024;
 pub trait Emulated: Send + 'static {
     /// Answers one request at the time `now`.
     fn handle(&mut self, now: Timestamp, request: &Request) -> Response;
+}
+
+impl Emulated for GoogleEmulator {
+    fn handle(&mut self, now: Timestamp, request: &Request) -> Response {
+        GoogleEmulator::handle(self, now, request)
+    }
 }
 
 impl Emulated for Neo4jEmulator {

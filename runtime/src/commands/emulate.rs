@@ -1,0 +1,110 @@
+//! `kalends emulate google` and `kalends emulate neo4j`: the emulators by hand, on this machine only.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use kalends_core::time::{Clock as _, Timestamp};
+use kalends_sim::google::{GoogleEmulator, GoogleSettings};
+use kalends_sim::neo4j::{Neo4jEmulator, Neo4jEmulatorSettings};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{EmulateCommand, EmulateGoogleArgs, EmulateNeo4jArgs};
+use crate::clock::SystemClock;
+use crate::emulate::face::{self, Emulated, FaceOptions};
+use crate::exit::Exit;
+use crate::wiring::Refused;
+
+/// The largest fixture that is read, in bytes.
+const FIXTURE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the port is in use, or the fixture cannot be used.
+pub async fn emulate(command: &EmulateCommand) -> Result<Exit, Refused> {
+    match command {
+        EmulateCommand::Google(args) => google(args).await,
+        EmulateCommand::Neo4j(args) => neo4j(args).await,
+    }
+}
+
+async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Refused> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let refused = |error: std::io::Error| {
+        Refused::in_use(format!("{address}: {error}; free that port, or name another one with --port"))
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+async fn serve<E: Emulated>(listener: TcpListener, emulator: E) -> Result<Exit, Refused> {
+    let stopped = async {
+        let (Ok(mut term), Ok(mut int)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    };
+    let emulator = Arc::new(Mutex::new(emulator));
+    let served = face::serve(listener, emulator, Arc::new(SystemClock), FaceOptions::default(), stopped);
+    match served.await {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Refused { exit: Exit::Failed, detail: format!("the emulator stopped: {error}") }),
+    }
+}
+
+/// Prints for whoever reads along; a closed pipe is nobody's fault.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes());
+    let _ = output.flush();
+}
+
+async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
+    let now = SystemClock.now();
+    let emulator = emulated_google(args, now)?;
+    let (listener, address) = listen(args.port).await?;
+    let users: String = emulator
+        .users()
+        .map(|access| format!("{}\t{}\n", access.email, access.refresh_token))
+        .collect();
+    say(&format!(
+        "# Google Calendar, emulated at http://{address}/calendar/v3, tokens at http://{address}/token\n\
+         # user, a tab, and the user's token: good as a refresh token, and by hand as a bearer token\n\
+         {users}# ready; Ctrl-C ends it\n"
+    ));
+    serve(listener, emulator).await
+}
+
+fn emulated_google(args: &EmulateGoogleArgs, now: Timestamp) -> Result<GoogleEmulator, Refused> {
+    let settings = GoogleSettings::new(args.seed, args.users, args.events, now);
+    let mut emulator = GoogleEmulator::new(settings);
+    let Some(path) = &args.fixture else { return Ok(emulator) };
+    let refused = |what: String| Refused::bad_input(format!("{}: {what}", path.display()));
+    let size = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?.len();
+    if size > FIXTURE_BYTES_MAX {
+        return Err(refused(format!("has {size} bytes; at most {FIXTURE_BYTES_MAX} are read")));
+    }
+    let json = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    let users: Vec<String> = emulator.users().map(|access| access.email).collect();
+    for user in users {
+        emulator.load_fixture(&user, &json).map_err(|error| refused(error.to_string()))?;
+    }
+    Ok(emulator)
+}
+
+async fn neo4j(args: &EmulateNeo4jArgs) -> Result<Exit, Refused> {
+    let emulator = Neo4jEmulator::new(Neo4jEmulatorSettings::default());
+    let (listener, address) = listen(args.port).await?;
+    say(&format!(
+        "# Neo4j's Query API for the statements of Kalends, emulated at http://{address}\n# ready; Ctrl-C ends it\n"
+    ));
+    serve(listener, emulator).await
+}
