@@ -252,7 +252,7 @@ impl ScheduleDefinition {
                 (Some(only), None) | (None, Some(only)) => ticks.push(only),
                 (None, None) => {
                     let same_instant_s = local_s + after_s - before_s;
-                    if !self.matches_local(same_instant_s) {
+                    if !(self.cron.repeats() && self.matches_local(same_instant_s)) {
                         ticks.push(at_s);
                     }
                 }
