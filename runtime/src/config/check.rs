@@ -220,10 +220,12 @@ impl<'a> Checker<'a> {
         window_ms: u64,
     ) -> Option<Option<Limit>> {
         let count = self.read(section, key, value::integer_or_unlimited)?;
-        Some(count.map(|count| Limit {
-            count: u32::try_from(count)
-                .expect("the table's bound of a limit is that of Limit, below 2^32"),
-            window_ms,
+        Some(count.map(|count| {
+            Limit {
+                count: u32::try_from(count)
+                    .expect("the table's bound of a limit is that of Limit, below 2^32"),
+                window_ms,
+            }
         }))
     }
 
@@ -331,12 +333,7 @@ impl<'a> Checker<'a> {
         })
     }
 
-    fn required(
-        &mut self,
-        section: &'static str,
-        key: &'static str,
-        what: &str,
-    ) -> Option<String> {
+    fn required(&mut self, section: &'static str, key: &'static str, what: &str) -> Option<String> {
         if self.given(section, key).is_none() {
             let setting = settings::find(section, key).expect("a setting of the table");
             let message = format!(
@@ -400,7 +397,11 @@ impl<'a> Checker<'a> {
 
     fn service_account(&mut self) -> Option<GoogleAuth> {
         const KEY: &str = "service_account_key_file";
-        let name = self.required("google", KEY, "the path of the key file that Google gave you")?;
+        let name = self.required(
+            "google",
+            KEY,
+            "the path of the key file that Google gave you",
+        )?;
         let place = self.given("google", KEY)?.place.as_ref();
         let path = self.given.resolve(&name, place);
         match read_service_account_key(&path) {
@@ -594,7 +595,10 @@ impl<'a> Checker<'a> {
                 None
             }
             _ => {
-                let message = format!("is given beside {}; give one of them", given[1..].join(", "));
+                let message = format!(
+                    "is given beside {}; give one of them",
+                    given[1..].join(", ")
+                );
                 let (place, _) = raw.field(given[0]).expect("it was found above");
                 self.problems
                     .add(place.clone(), format!("{USERS}.{}", given[0]), message);
@@ -638,7 +642,8 @@ fn calendars(raw: &Raw, kind: Kind) -> Result<CalendarSelection, String> {
         if name == "all" {
             return Err("holds \"all\"; write calendars = \"all\", or ids only".to_owned());
         }
-        let calendar = CalendarId::new(name).map_err(|error| format!("holds an id that {error}"))?;
+        let calendar =
+            CalendarId::new(name).map_err(|error| format!("holds an id that {error}"))?;
         if calendars.contains(&calendar) {
             return Err(format!("holds {} twice; write it once", echo(name)));
         }
@@ -648,7 +653,8 @@ fn calendars(raw: &Raw, kind: Kind) -> Result<CalendarSelection, String> {
 }
 
 fn database_name(text: &str) -> Result<String, String> {
-    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '.' || letter == '-';
+    let is_allowed =
+        |letter: char| letter.is_ascii_alphanumeric() || letter == '.' || letter == '-';
     let begins_well = text.starts_with(|letter: char| letter.is_ascii_alphabetic());
     if !DATABASE_NAME_CHARS.contains(&text.len()) || !begins_well || !text.chars().all(is_allowed) {
         return Err(format!(
@@ -673,7 +679,9 @@ fn read_secret(path: &std::path::Path) -> Result<Secret, String> {
         return Err("is empty; write the secret into it".to_owned());
     }
     if text.len() > value::TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err("holds more than one line; write the secret into it and nothing else".to_owned());
+        return Err(
+            "holds more than one line; write the secret into it and nothing else".to_owned(),
+        );
     }
     Ok(Secret::new(text.to_owned()))
 }
