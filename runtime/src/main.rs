@@ -1,6 +1,7 @@
 //! The `kalends` command: understands the command line, calls what does it, ends with its code.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -21,8 +22,9 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::Config(command) => {
             let outcome = commands::config::config(command, &environment);
-            print!("{}", outcome.output);
-            eprint!("{}", outcome.errors);
+            // A reader that went away (`| head`) is no failure of ours.
+            let _ = std::io::stdout().write_all(outcome.output.as_bytes());
+            let _ = std::io::stderr().write_all(outcome.errors.as_bytes());
             outcome.exit.into()
         }
         Command::Run(_)

@@ -417,13 +417,17 @@ impl<'a> Checker<'a> {
         let kind = self.read("graph", "kind", value::choice);
         let url = self.read("graph", "url", value::url);
         let user = self.read("graph", "user", value::text);
-        let database = self.parse("graph", "database", |text| database_name(text));
+        let database = self.parse("graph", "database", database_name);
         let is_per_user = self.read("graph", "database_per_user", value::boolean);
         let request_timeout_ms = self.integer("graph", "request_timeout_ms");
         match kind? {
             "embedded" => {
                 // What is not used is still checked, and its problem told by now.
-                (url?, user?, database?, is_per_user?, request_timeout_ms?);
+                url?;
+                user?;
+                database?;
+                is_per_user?;
+                request_timeout_ms?;
                 Some(GraphConfig::Embedded)
             }
             _ => {
