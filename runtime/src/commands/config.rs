@@ -162,3 +162,59 @@ fn limit(limit: Option<Limit>, what: &str) -> String {
         Some(Limit { count, window_ms }) => format!("{count} {what} in {window_ms} ms"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    fn outcome(arguments: &[&str]) -> Outcome {
+        let cli = Cli::try_parse_from([&["kalends", "config"], arguments].concat()).unwrap();
+        let Command::Config(command) = cli.command else {
+            panic!("another command");
+        };
+        config(&command, &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_good_file_is_summed_up_and_a_bad_one_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k.toml");
+        let name = path.to_str().unwrap();
+        std::fs::write(
+            &path,
+            "[google]\nclient_id = \"id\"\nclient_secret = \"PLANTED\"\n[limits]\njobs = 20\n",
+        )
+        .unwrap();
+        let good = outcome(&["check", "--config", name]);
+        assert_eq!(good.exit, Exit::Done);
+        let expected = [
+            "k.toml: OK\n",
+            "google-calendar at */15 * * * * in UTC, catch up once",
+            "20 syncs a minute; 10000 requests a minute; 600 requests a minute for each user",
+            "3 at a time, 3 attempts",
+        ];
+        for part in expected {
+            assert!(good.output.contains(part), "{part}\n{}", good.output);
+        }
+        assert!(good.errors.starts_with("warning: users: there are none"));
+        assert!(!format!("{good:?}").contains("PLANTED"));
+        let bad = outcome(&["check", "--config", name, "--concurrency", "0"]);
+        assert_eq!(bad.exit, Exit::BadInput);
+        assert_eq!(bad.output, "");
+        assert!(
+            bad.errors
+                .starts_with("--concurrency: worker.concurrency: is \"0\"; write"),
+            "{}",
+            bad.errors
+        );
+    }
+
+    #[test]
+    fn the_example_is_printed_without_any_configuration() {
+        let shown = outcome(&["show", "--defaults"]);
+        assert_eq!(shown.exit, Exit::Done);
+        assert!(shown.output.contains("\ncron = \"*/15 * * * *\"\n"));
+    }
+}

@@ -45,10 +45,7 @@ pub fn period_ms_min(config: &Config) -> Option<u64> {
         ticks.push(tick);
         at = tick;
     }
-    ticks
-        .windows(2)
-        .map(|pair| pair[1].since_ms(pair[0]))
-        .min()
+    ticks.windows(2).map(|pair| pair[1].since_ms(pair[0])).min()
 }
 
 fn load(config: &Config, warnings: &mut Vec<String>) {
@@ -149,7 +146,8 @@ fn graph(config: &Config, warnings: &mut Vec<String>) {
 }
 
 fn permissions(given: &Given, warnings: &mut Vec<String>) {
-    let stands_in_file = |place: &Place, file: u8| matches!(place, Place::File { order, .. } if *order == file);
+    let stands_in_file =
+        |place: &Place, file: u8| matches!(place, Place::File { order, .. } if *order == file);
     let setting_in_file = SETTINGS
         .iter()
         .filter(|setting| setting.kind == Kind::Secret)

@@ -3,11 +3,13 @@
 //! Each section reads all of its values before it gives up, and gives up only on itself, so that one run names every
 //! problem. A function here returns `None` exactly when it, or something it called, has added a problem.
 
+mod users;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kalends_adapters::secret::Secret;
-use kalends_core::id::{CalendarId, ScheduleName, SourceName, UserId};
+use kalends_core::id::{CalendarId, ScheduleName, SourceName};
 use kalends_core::policy::{
     Backoff, CatchUp, CronExpression, Jitter, Limit, ScheduleDefinition, Spread, TimeZone,
 };
@@ -15,8 +17,7 @@ use kalends_core::time::{MINUTE_MS, Timestamp};
 
 use super::load::{Given, GivenValue, SECRET_FILE_BYTES_MAX, read_text};
 use super::locate::{Place, Problems};
-use super::settings::{self, Kind, USERS};
-use super::users::RawUser;
+use super::settings::{self, Kind};
 use super::value::{self, Raw, echo};
 use super::{
     CalendarSelection, Config, GoogleAuth, GoogleConfig, GraphConfig, GraphDatabases,
@@ -220,10 +221,12 @@ impl<'a> Checker<'a> {
         window_ms: u64,
     ) -> Option<Option<Limit>> {
         let count = self.read(section, key, value::integer_or_unlimited)?;
-        Some(count.map(|count| Limit {
-            count: u32::try_from(count)
-                .expect("the table's bound of a limit is that of Limit, below 2^32"),
-            window_ms,
+        Some(count.map(|count| {
+            Limit {
+                count: u32::try_from(count)
+                    .expect("the table's bound of a limit is that of Limit, below 2^32"),
+                window_ms,
+            }
         }))
     }
 
@@ -331,12 +334,7 @@ impl<'a> Checker<'a> {
         })
     }
 
-    fn required(
-        &mut self,
-        section: &'static str,
-        key: &'static str,
-        what: &str,
-    ) -> Option<String> {
+    fn required(&mut self, section: &'static str, key: &'static str, what: &str) -> Option<String> {
         if self.given(section, key).is_none() {
             let setting = settings::find(section, key).expect("a setting of the table");
             let message = format!(
@@ -400,7 +398,11 @@ impl<'a> Checker<'a> {
 
     fn service_account(&mut self) -> Option<GoogleAuth> {
         const KEY: &str = "service_account_key_file";
-        let name = self.required("google", KEY, "the path of the key file that Google gave you")?;
+        let name = self.required(
+            "google",
+            KEY,
+            "the path of the key file that Google gave you",
+        )?;
         let place = self.given("google", KEY)?.place.as_ref();
         let path = self.given.resolve(&name, place);
         match read_service_account_key(&path) {
@@ -416,13 +418,17 @@ impl<'a> Checker<'a> {
         let kind = self.read("graph", "kind", value::choice);
         let url = self.read("graph", "url", value::url);
         let user = self.read("graph", "user", value::text);
-        let database = self.parse("graph", "database", |text| database_name(text));
+        let database = self.parse("graph", "database", database_name);
         let is_per_user = self.read("graph", "database_per_user", value::boolean);
         let request_timeout_ms = self.integer("graph", "request_timeout_ms");
         match kind? {
             "embedded" => {
                 // What is not used is still checked, and its problem told by now.
-                (url?, user?, database?, is_per_user?, request_timeout_ms?);
+                url?;
+                user?;
+                database?;
+                is_per_user?;
+                request_timeout_ms?;
                 Some(GraphConfig::Embedded)
             }
             _ => {
@@ -472,140 +478,7 @@ impl<'a> Checker<'a> {
             },
         })
     }
-
-    fn users(&mut self, token_needed: bool) -> Option<Vec<UserConfig>> {
-        let mut places: BTreeMap<UserId, &Place> = BTreeMap::new();
-        let mut users = Vec::with_capacity(self.given.users.len());
-        let mut all_are_right = true;
-        for raw in &self.given.users {
-            let Some(user) = self.user(raw, token_needed) else {
-                all_are_right = false;
-                continue;
-            };
-            if let Some(first) = places.get(&user.id) {
-                let message = format!("{} is already at {first}; remove one of the two", user.id);
-                self.problems
-                    .add(raw.place.clone(), format!("{USERS}.id"), message);
-                all_are_right = false;
-            }
-            places.insert(user.id.clone(), &raw.place);
-            users.push(user);
-        }
-        all_are_right.then_some(users)
-    }
-
-    fn user(&mut self, raw: &RawUser, token_needed: bool) -> Option<UserConfig> {
-        let id = match raw.field("id") {
-            Some(_) => self.user_field(raw, "id", Kind::Text, |text| {
-                UserId::new(&text).map_err(|error| error.to_string())
-            }),
-            None => {
-                let message = "is missing; write id = \"...\", often an e-mail address";
-                self.problems
-                    .add(raw.place.clone(), format!("{USERS}.id"), message);
-                None
-            }
-        };
-        let given_database = raw.field("graph_database").is_some();
-        let graph_database = self.user_field(raw, "graph_database", Kind::Text, |text| {
-            database_name(&text)
-        });
-        let has_token = TOKEN_KEYS.iter().any(|key| raw.field(key).is_some());
-        let refresh_token = if token_needed || has_token {
-            Some(self.refresh_token(raw))
-        } else {
-            None
-        };
-        if given_database {
-            graph_database.as_ref()?;
-        }
-        Some(UserConfig {
-            id: id?,
-            refresh_token: match refresh_token {
-                Some(token) => Some(token?),
-                None => None,
-            },
-            graph_database,
-        })
-    }
-
-    fn user_field<T>(
-        &mut self,
-        raw: &RawUser,
-        key: &'static str,
-        kind: Kind,
-        parse: impl FnOnce(String) -> Result<T, String>,
-    ) -> Option<T> {
-        let (place, value) = raw.field(key)?;
-        match value::text(value, kind).and_then(parse) {
-            Ok(value) => Some(value),
-            Err(message) => {
-                self.problems
-                    .add(place.clone(), format!("{USERS}.{key}"), message);
-                None
-            }
-        }
-    }
-
-    fn refresh_token(&mut self, raw: &RawUser) -> Option<Secret> {
-        let given: Vec<&'static str> = TOKEN_KEYS
-            .into_iter()
-            .filter(|key| raw.field(key).is_some())
-            .collect();
-        match given[..] {
-            ["refresh_token"] => {
-                let token = self.user_field(raw, "refresh_token", Kind::Secret, Ok)?;
-                Some(Secret::new(token))
-            }
-            ["refresh_token_file"] => {
-                let given = self.given;
-                let users_folder = given.users_path.as_ref().and_then(|path| path.parent());
-                self.user_field(raw, "refresh_token_file", Kind::Path, |name| {
-                    let folder = match &raw.place {
-                        Place::File { order: 1, .. } => users_folder.unwrap_or(&given.folder),
-                        _ => &given.file_folder,
-                    };
-                    read_secret(&folder.join(&name))
-                        .map_err(|message| format!("{} {message}", echo(&name)))
-                })
-            }
-            ["refresh_token_env"] => {
-                let environment = self.environment;
-                self.user_field(raw, "refresh_token_env", Kind::Text, |name| {
-                    // The name is repeated, the value never is.
-                    match environment.get(&name).map(|text| text.trim()) {
-                        None => Err(format!(
-                            "names the variable {}, which is not set; set it to the refresh token",
-                            echo(&name)
-                        )),
-                        Some("") => Err(format!(
-                            "names the variable {}, which is empty; set it to the refresh token",
-                            echo(&name)
-                        )),
-                        Some(token) => Ok(Secret::new(token.to_owned())),
-                    }
-                })
-            }
-            [] => {
-                let message = "is missing; write refresh_token_file = \"FILE\", refresh_token_env = \"VARIABLE\" or \
-                               refresh_token = \"...\"";
-                self.problems
-                    .add(raw.place.clone(), format!("{USERS}.refresh_token"), message);
-                None
-            }
-            _ => {
-                let message = format!("is given beside {}; give one of them", given[1..].join(", "));
-                let (place, _) = raw.field(given[0]).expect("it was found above");
-                self.problems
-                    .add(place.clone(), format!("{USERS}.{}", given[0]), message);
-                None
-            }
-        }
-    }
 }
-
-/// The keys that give a user's token; one of them is wanted.
-const TOKEN_KEYS: [&str; 3] = ["refresh_token", "refresh_token_file", "refresh_token_env"];
 
 fn calendars(raw: &Raw, kind: Kind) -> Result<CalendarSelection, String> {
     let names: Vec<String> = match raw {
@@ -638,7 +511,8 @@ fn calendars(raw: &Raw, kind: Kind) -> Result<CalendarSelection, String> {
         if name == "all" {
             return Err("holds \"all\"; write calendars = \"all\", or ids only".to_owned());
         }
-        let calendar = CalendarId::new(name).map_err(|error| format!("holds an id that {error}"))?;
+        let calendar =
+            CalendarId::new(name).map_err(|error| format!("holds an id that {error}"))?;
         if calendars.contains(&calendar) {
             return Err(format!("holds {} twice; write it once", echo(name)));
         }
@@ -648,7 +522,8 @@ fn calendars(raw: &Raw, kind: Kind) -> Result<CalendarSelection, String> {
 }
 
 fn database_name(text: &str) -> Result<String, String> {
-    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '.' || letter == '-';
+    let is_allowed =
+        |letter: char| letter.is_ascii_alphanumeric() || letter == '.' || letter == '-';
     let begins_well = text.starts_with(|letter: char| letter.is_ascii_alphabetic());
     if !DATABASE_NAME_CHARS.contains(&text.len()) || !begins_well || !text.chars().all(is_allowed) {
         return Err(format!(
@@ -673,7 +548,9 @@ fn read_secret(path: &std::path::Path) -> Result<Secret, String> {
         return Err("is empty; write the secret into it".to_owned());
     }
     if text.len() > value::TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err("holds more than one line; write the secret into it and nothing else".to_owned());
+        return Err(
+            "holds more than one line; write the secret into it and nothing else".to_owned(),
+        );
     }
     Ok(Secret::new(text.to_owned()))
 }

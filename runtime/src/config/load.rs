@@ -114,10 +114,10 @@ pub fn load(
                 .unwrap_or_else(|| Path::new("")),
         );
         given.file = Some(file.name.clone());
-        if let Some(text) = read_configuration(file, request, &mut problems) {
-            gather_file(&mut given, &text, &mut problems);
-        }
-        if !problems.is_empty() && given.is_unreadable {
+        let gathered = read_configuration(file, request, &mut problems)
+            .and_then(|text| gather_file(&mut given, &text, &mut problems));
+        // Of a file that could not be read, nothing can be said to be missing.
+        if gathered.is_none() {
             return Err(LoadError::Wrong(problems));
         }
     }
@@ -163,8 +163,6 @@ pub(super) struct Given {
     pub(super) file_folder: PathBuf,
     /// The working folder.
     pub(super) folder: PathBuf,
-    /// The file could not be read or is not TOML, so that nothing can be said about what is in it.
-    is_unreadable: bool,
 }
 
 impl Given {
@@ -182,7 +180,6 @@ impl Given {
             users_path: None,
             file_folder: folder.clone(),
             folder,
-            is_unreadable: false,
         }
     }
 
@@ -268,7 +265,11 @@ fn read_configuration(
             problems.add(
                 place,
                 "",
-                format!("{message} (named by {}); correct the path or the file's permissions; kalends config show --defaults prints an example", file.named_by),
+                format!(
+                    "{message} (named by {}); correct the path or the permissions, or make the file: \
+                     kalends config show --defaults prints an example",
+                    file.named_by
+                ),
             );
             None
         }
@@ -297,7 +298,8 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     })
 }
 
-fn gather_file(given: &mut Given, text: &str, problems: &mut Problems) {
+/// Takes what the file says; `None` if it is not TOML.
+fn gather_file(given: &mut Given, text: &str, problems: &mut Problems) -> Option<()> {
     let name = given.file.clone().expect("set by whoever read it");
     let lines = Lines::new(text);
     let at = |offset: usize| Place::File {
@@ -315,8 +317,7 @@ fn gather_file(given: &mut Given, text: &str, problems: &mut Problems) {
         }
     }
     if !errors.is_empty() {
-        given.is_unreadable = true;
-        return;
+        return None;
     }
     for (key, value) in document.get_ref() {
         let place = at(key.span().start);
@@ -332,6 +333,7 @@ fn gather_file(given: &mut Given, text: &str, problems: &mut Problems) {
             problems.add(place, key, unknown_section(key));
         }
     }
+    Some(())
 }
 
 impl Given {

@@ -4,8 +4,8 @@
 //! described in one place only, the table in [`settings`]: its name, bounds, default and help come from there, and so
 //! do the variables' names, the example file and `kalends config show`.
 //!
-//! The way of a value: [`load`] gathers texts with their origin, [`check`] makes typed values of them, and every
-//! problem found on the way is kept with its place ([`locate`]), so that a person hears of all of them at once. A
+//! The way of a value: `load` gathers texts with their origin, `check` makes typed values of them, and every
+//! problem found on the way is kept with its place (`locate`), so that a person hears of all of them at once. A
 //! [`Config`] therefore holds only values that are within their bounds, and the secrets it needs are there.
 //!
 //! Nothing here reads the environment: it comes in as an argument.

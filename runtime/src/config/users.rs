@@ -213,8 +213,7 @@ impl Reading<'_> {
     }
 
     fn json_line(&mut self, text: &str, problems: &mut Problems) {
-        const EXAMPLE: &str =
-            "write one object a line, such as {\"id\": \"ada@example.com\", \"refresh_token\": \"...\"}";
+        const EXAMPLE: &str = "write one object a line, such as {\"id\": \"ada@example.com\", \"refresh_token\": \"...\"}";
         // A message of serde_json for an untyped value names a position, never the text: tokens stay hidden.
         match serde_json::from_str(text) {
             Ok(serde_json::Value::Object(object)) => {
