@@ -32,8 +32,10 @@ fn apply(emulator: &mut GoogleEmulator, client: &mut Client, change: &Change) ->
     let news = client.sync(emulator, EPOCH, |_| ());
     assert_eq!(news.len(), mentioned.len());
     assert_eq!(client.truth(), truth(emulator, ADA));
-    let etags: std::collections::BTreeSet<&str> =
-        news.iter().map(|item| item["etag"].as_str().unwrap()).collect();
+    let etags: std::collections::BTreeSet<&str> = news
+        .iter()
+        .map(|item| item["etag"].as_str().unwrap())
+        .collect();
     assert_eq!(etags.len(), 1, "one change, one etag");
     news
 }
@@ -82,7 +84,9 @@ fn an_edited_instance_brings_the_master_and_every_exception() {
 }
 
 fn chrono_ms(text: &str) -> i64 {
-    kalends_core::time::Timestamp::parse_rfc3339(text).unwrap().as_ms()
+    kalends_core::time::Timestamp::parse_rfc3339(text)
+        .unwrap()
+        .as_ms()
 }
 
 #[test]
@@ -90,9 +94,21 @@ fn a_deleted_instance_is_a_stub_tied_to_its_series() {
     let (mut emulator, mut client, series) = weekly();
     let news = apply(&mut emulator, &mut client, &skip(&series, 1));
     assert_eq!(news.len(), 2);
-    let mut names: Vec<&str> = news[1].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut names: Vec<&str> = news[1]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     names.sort_unstable();
-    let expected = ["etag", "id", "kind", "originalStartTime", "recurringEventId", "status"];
+    let expected = [
+        "etag",
+        "id",
+        "kind",
+        "originalStartTime",
+        "recurringEventId",
+        "status",
+    ];
     assert_eq!(names, expected);
     assert_eq!(news[1]["status"], "cancelled");
     assert_eq!(
@@ -129,7 +145,10 @@ fn a_deleted_series_is_one_stub() {
     let stub = json!({"kind": "calendar#event", "etag": etag, "id": series, "status": "cancelled"});
     assert_eq!(news, [stub]);
     assert!(client.events.is_empty());
-    assert_eq!(emulator.apply(EPOCH, ADA, &delete), Err(ChangeError::NoSuchEvent));
+    assert_eq!(
+        emulator.apply(EPOCH, ADA, &delete),
+        Err(ChangeError::NoSuchEvent)
+    );
 }
 
 #[test]
@@ -152,7 +171,10 @@ fn this_and_following_cuts_the_series_and_begins_a_new_one() {
     );
     assert_eq!(old["summary"], "Weekly");
     let next = format!("{series}_R20260330T130000");
-    assert_eq!(find(&next)["recurrence"], json!(["RRULE:FREQ=WEEKLY;BYDAY=MO"]));
+    assert_eq!(
+        find(&next)["recurrence"],
+        json!(["RRULE:FREQ=WEEKLY;BYDAY=MO"])
+    );
     assert_eq!(find(&next)["iCalUID"], format!("{next}@google.com"));
     assert_eq!(find(&next)["summary"], "New");
     assert!(find(&next).get("recurringEventId").is_none());
@@ -216,7 +238,10 @@ fn single_events_are_made_edited_moved_and_deleted() {
     let news = apply(&mut emulator, &mut client, &Change::Create(draft.clone()));
     let id = news[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(id.len(), 26);
-    assert!(id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'v').contains(&byte)));
+    assert!(
+        id.bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'v').contains(&byte))
+    );
     assert_eq!(news[0]["start"], json!({"date": "2026-03-02"}));
     assert_eq!(news[0]["end"], json!({"date": "2026-03-03"}));
     assert!(news[0].get("summary").is_none());
@@ -224,7 +249,10 @@ fn single_events_are_made_edited_moved_and_deleted() {
         guests: Some(0),
         ..renamed("Titled")
     };
-    let edit = Change::Edit { id: id.clone(), patch };
+    let edit = Change::Edit {
+        id: id.clone(),
+        patch,
+    };
     let edited = apply(&mut emulator, &mut client, &edit);
     assert_eq!(edited[0]["summary"], "Titled");
     assert!(news[0]["attendees"].is_array() && edited[0].get("attendees").is_none());
@@ -236,10 +264,19 @@ fn single_events_are_made_edited_moved_and_deleted() {
     assert_eq!(moved[0]["start"]["date"], "2026-03-05");
     assert_eq!(moved[0]["sequence"], 1);
     let cancel = Change::Cancel { id };
-    assert_eq!(apply(&mut emulator, &mut client, &cancel)[0]["status"], "cancelled");
-    assert_eq!(emulator.apply(EPOCH, ADA, &cancel), Err(ChangeError::NoSuchEvent));
+    assert_eq!(
+        apply(&mut emulator, &mut client, &cancel)[0]["status"],
+        "cancelled"
+    );
+    assert_eq!(
+        emulator.apply(EPOCH, ADA, &cancel),
+        Err(ChangeError::NoSuchEvent)
+    );
     assert_eq!(client.events.len(), 20);
-    let bad = Change::Create(EventDraft { guests: 200, ..draft });
+    let bad = Change::Create(EventDraft {
+        guests: 200,
+        ..draft
+    });
     assert_eq!(emulator.apply(EPOCH, ADA, &bad), Err(ChangeError::Draft));
     let token = client.sync_token.clone();
     assert!(client.sync(&mut emulator, EPOCH, |_| ()).is_empty());
@@ -256,12 +293,18 @@ fn changes_in_one_millisecond_share_updated_but_not_the_etag() {
     let mut seen = Vec::new();
     for number in 0..3 {
         let patch = renamed(&number.to_string());
-        let edit = Change::Edit { id: id.clone(), patch };
+        let edit = Change::Edit {
+            id: id.clone(),
+            patch,
+        };
         emulator.apply(now, ADA, &edit).unwrap();
         let news = client.sync(&mut emulator, now, |_| ());
         let stamp_us: i64 = (now.as_ms()) * 1_000 + number;
         assert_eq!(news[0]["etag"], format!("\"{}\"", stamp_us * 2));
         seen.push(news[0]["updated"].clone());
     }
-    assert!(seen.iter().all(|updated| updated == now.to_rfc3339().as_str()));
+    assert!(
+        seen.iter()
+            .all(|updated| updated == now.to_rfc3339().as_str())
+    );
 }

@@ -7,9 +7,7 @@ use kalends_sim::google::{
 use kalends_sim::http::Request;
 use serde_json::Value;
 
-use crate::client::{
-    ADA, Client, EPOCH, bearer, body, events_request, refusal, settings, truth,
-};
+use crate::client::{ADA, Client, EPOCH, bearer, body, events_request, refusal, settings, truth};
 
 fn list(emulator: &mut GoogleEmulator, parameters: &[(&str, &str)]) -> kalends_sim::http::Response {
     let mut request = events_request(emulator);
@@ -21,7 +19,9 @@ fn list(emulator: &mut GoogleEmulator, parameters: &[(&str, &str)]) -> kalends_s
 
 fn ids(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().unwrap().iter();
-    items.map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    items
+        .map(|item| item["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn sync_token(emulator: &mut GoogleEmulator) -> String {
@@ -46,7 +46,10 @@ fn a_window_bounds_the_end_below_and_the_start_above() {
     let mut emulator = GoogleEmulator::new(settings(1, 300));
     let (min, max) = (EPOCH, EPOCH.plus_ms(7 * DAY_MS));
     let window = [("timeMin", min.to_rfc3339()), ("timeMax", max.to_rfc3339())];
-    let window: Vec<(&str, &str)> = window.iter().map(|(name, at)| (*name, at.as_str())).collect();
+    let window: Vec<(&str, &str)> = window
+        .iter()
+        .map(|(name, at)| (*name, at.as_str()))
+        .collect();
     let listed = ids(&body(&list(&mut emulator, &window)));
     let within = |event: &TruthEvent| {
         let ms = |time: &Option<kalends_sim::google::TruthTime>| {
@@ -59,11 +62,16 @@ fn a_window_bounds_the_end_below_and_the_start_above() {
         .iter()
         .filter(|event| event.recurrence.is_empty() && event.recurring_event_id.is_none())
         .collect();
-    assert!(singles.iter().any(|event| within(event)) && !singles.iter().all(|event| within(event)));
+    assert!(
+        singles.iter().any(|event| within(event)) && !singles.iter().all(|event| within(event))
+    );
     for event in singles {
         assert_eq!(listed.contains(&event.id), within(event), "{event:?}");
     }
-    let empty = [("timeMin", "2026-03-02T00:00:00Z"), ("timeMax", "2026-03-02T00:00:00Z")];
+    let empty = [
+        ("timeMin", "2026-03-02T00:00:00Z"),
+        ("timeMax", "2026-03-02T00:00:00Z"),
+    ];
     let refused = list(&mut emulator, &empty);
     assert_eq!(refusal(&refused), (400, "timeRangeEmpty".to_owned()));
 }
@@ -85,15 +93,26 @@ fn a_page_token_goes_with_its_own_request_only() {
     let mut emulator = GoogleEmulator::new(settings(2, 50));
     let first = body(&list(&mut emulator, &[("maxResults", "20")]));
     let token = first["nextPageToken"].as_str().unwrap().to_owned();
-    let second = body(&list(&mut emulator, &[("maxResults", "20"), ("pageToken", &token)]));
+    let second = body(&list(
+        &mut emulator,
+        &[("maxResults", "20"), ("pageToken", &token)],
+    ));
     assert!(ids(&first).last() < ids(&second).first());
     // The mask and the payer may differ; what is listed may not.
-    let masked = [("maxResults", "20"), ("pageToken", &token), ("fields", "items/id")];
+    let masked = [
+        ("maxResults", "20"),
+        ("pageToken", &token),
+        ("fields", "items/id"),
+    ];
     assert_eq!(list(&mut emulator, &masked).status, 200);
     for other in [
         vec![("maxResults", "21"), ("pageToken", token.as_str())],
         vec![("maxResults", "20"), ("pageToken", "rubbish")],
-        vec![("maxResults", "20"), ("showDeleted", "true"), ("pageToken", &token)],
+        vec![
+            ("maxResults", "20"),
+            ("showDeleted", "true"),
+            ("pageToken", &token),
+        ],
     ] {
         let refused = list(&mut emulator, &other);
         assert_eq!(refusal(&refused), (400, "invalid".to_owned()), "{other:?}");
@@ -118,16 +137,28 @@ fn a_sync_token_goes_with_its_own_calendar_and_query_only() {
         .with_query("syncToken", &token);
     assert_eq!(refusal(&emulator.handle(EPOCH, &stranger)), gone);
     let damaged = format!("AAAA{token}");
-    assert_eq!(refusal(&list(&mut emulator, &[("syncToken", &damaged)])), gone);
+    assert_eq!(
+        refusal(&list(&mut emulator, &[("syncToken", &damaged)])),
+        gone
+    );
     let rubbish = list(&mut emulator, &[("syncToken", "%%%")]);
     assert_eq!(refusal(&rubbish), (400, "invalid".to_owned()));
-    assert_eq!(body(&rubbish)["error"]["errors"][0]["location"], "syncToken");
+    assert_eq!(
+        body(&rubbish)["error"]["errors"][0]["location"],
+        "syncToken"
+    );
 }
 
 #[test]
 fn knobs_decide_how_bad_tokens_are_refused() {
     for (forged, changed, damaged_status, rubbish_status, changed_status) in [
-        (ForgedToken::BadRequest, ChangedQuery::BadRequest, 400, 400, 400),
+        (
+            ForgedToken::BadRequest,
+            ChangedQuery::BadRequest,
+            400,
+            400,
+            400,
+        ),
         (ForgedToken::Gone, ChangedQuery::Gone, 410, 410, 410),
     ] {
         let mut settings = settings(1, 5);
@@ -183,12 +214,17 @@ fn what_does_not_go_with_a_sync_token_is_refused() {
 #[test]
 fn an_ordered_list_gives_no_sync_token() {
     let mut emulator = GoogleEmulator::new(settings(1, 30));
-    let mut parameters = vec![("orderBy", "updated".to_owned()), ("maxResults", "7".to_owned())];
+    let mut parameters = vec![
+        ("orderBy", "updated".to_owned()),
+        ("maxResults", "7".to_owned()),
+    ];
     let mut updated: Vec<String> = Vec::new();
     let mut pages = 0;
     loop {
-        let given: Vec<(&str, &str)> =
-            parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let given: Vec<(&str, &str)> = parameters
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let page = body(&list(&mut emulator, &given));
         assert!(page.get("nextSyncToken").is_none());
         pages += 1;
@@ -209,11 +245,28 @@ fn a_mask_leaves_only_what_was_asked_for() {
     let mut emulator = GoogleEmulator::new(settings(1, 60));
     let fields = "nextSyncToken,items(id,start/date,attendees(email,self),organizer)";
     let whole = body(&list(&mut emulator, &[]));
-    let page = body(&list(&mut emulator, &[("fields", fields), ("prettyPrint", "false")]));
+    let page = body(&list(
+        &mut emulator,
+        &[("fields", fields), ("prettyPrint", "false")],
+    ));
     assert_eq!(page.as_object().unwrap().len(), 2);
-    for (masked, event) in page["items"].as_array().unwrap().iter().zip(whole["items"].as_array().unwrap()) {
-        let names: Vec<&str> = masked.as_object().unwrap().keys().map(String::as_str).collect();
-        assert!(names.iter().all(|name| ["attendees", "id", "organizer", "start"].contains(name)));
+    for (masked, event) in page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(whole["items"].as_array().unwrap())
+    {
+        let names: Vec<&str> = masked
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert!(
+            names
+                .iter()
+                .all(|name| ["attendees", "id", "organizer", "start"].contains(name))
+        );
         assert_eq!(masked["id"], event["id"]);
         assert_eq!(masked.get("organizer"), event.get("organizer"));
         assert!(masked["start"].get("dateTime").is_none());
@@ -230,12 +283,17 @@ fn a_mask_leaves_only_what_was_asked_for() {
 #[test]
 fn other_parameters_shape_the_events() {
     let mut emulator = GoogleEmulator::new(settings(1, 250));
-    let page = body(&list(&mut emulator, &[("eventTypes", "focusTime"), ("eventTypes", "outOfOffice")]));
+    let page = body(&list(
+        &mut emulator,
+        &[("eventTypes", "focusTime"), ("eventTypes", "outOfOffice")],
+    ));
     let items = page["items"].as_array().unwrap();
     assert!(!items.is_empty());
     assert!(items.iter().all(|event| {
         // A cancelled instance is told of, whatever its type was.
-        event["status"] == "cancelled" || event["eventType"] == "focusTime" || event["eventType"] == "outOfOffice"
+        event["status"] == "cancelled"
+            || event["eventType"] == "focusTime"
+            || event["eventType"] == "outOfOffice"
     }));
     let page = body(&list(&mut emulator, &[("maxAttendees", "1")]));
     let guests = |event: &Value| event["attendees"].as_array().map_or(0, Vec::len);
@@ -243,7 +301,11 @@ fn other_parameters_shape_the_events() {
     assert!(items.iter().all(|event| guests(event) <= 1));
     assert!(items.iter().any(|event| event["attendeesOmitted"] == true));
     let page = body(&list(&mut emulator, &[("timeZone", "UTC")]));
-    let mut starts = page["items"].as_array().unwrap().iter().filter_map(|event| event["start"]["dateTime"].as_str());
+    let mut starts = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|event| event["start"]["dateTime"].as_str());
     assert!(starts.all(|start| start.ends_with('Z')));
 }
 
@@ -257,9 +319,14 @@ fn expired_tokens_and_changed_access_need_a_full_pass() {
         let token = client.sync_token.clone().unwrap();
         match end {
             0 => emulator.expire_sync_tokens(ADA).unwrap(),
-            _ => emulator.set_access_role(ADA, "primary", AccessRole::Reader).unwrap(),
+            _ => emulator
+                .set_access_role(ADA, "primary", AccessRole::Reader)
+                .unwrap(),
         }
-        let refused = list(&mut emulator, &[("syncToken", &token), ("maxResults", "10")]);
+        let refused = list(
+            &mut emulator,
+            &[("syncToken", &token), ("maxResults", "10")],
+        );
         assert_eq!(refusal(&refused), gone);
         client = Client::new(10);
         assert_eq!(client.sync(&mut emulator, EPOCH, |_| ()).len(), 40);
@@ -274,16 +341,37 @@ fn expiry_in_the_middle_of_an_increment_ends_it() {
     let mut client = Client::new(5);
     client.sync(&mut emulator, EPOCH, |_| ());
     let singles = truth(&emulator, ADA);
-    let singles = singles.iter().filter(|event| event.recurrence.is_empty() && event.recurring_event_id.is_none());
+    let singles = singles
+        .iter()
+        .filter(|event| event.recurrence.is_empty() && event.recurring_event_id.is_none());
     for event in singles.take(8) {
-        let patch = Patch { summary: Some("changed".to_owned()), ..Patch::default() };
-        emulator.apply(EPOCH, ADA, &Change::Edit { id: event.id.clone(), patch }).unwrap();
+        let patch = Patch {
+            summary: Some("changed".to_owned()),
+            ..Patch::default()
+        };
+        emulator
+            .apply(
+                EPOCH,
+                ADA,
+                &Change::Edit {
+                    id: event.id.clone(),
+                    patch,
+                },
+            )
+            .unwrap();
     }
     let token = client.sync_token.clone().unwrap();
-    let page = body(&list(&mut emulator, &[("syncToken", &token), ("maxResults", "5")]));
+    let page = body(&list(
+        &mut emulator,
+        &[("syncToken", &token), ("maxResults", "5")],
+    ));
     let next = page["nextPageToken"].as_str().unwrap().to_owned();
     emulator.expire_sync_tokens(ADA).unwrap();
-    let query = [("syncToken", token.as_str()), ("maxResults", "5"), ("pageToken", &next)];
+    let query = [
+        ("syncToken", token.as_str()),
+        ("maxResults", "5"),
+        ("pageToken", &next),
+    ];
     assert_eq!(list(&mut emulator, &query).status, 410);
 }
 
@@ -321,9 +409,14 @@ fn calendars_come_and_go() {
     assert_eq!(ids(&page).len(), 10);
     assert_eq!(page["accessRole"], "reader");
 
-    emulator.set_access_role(ADA, holiday, AccessRole::FreeBusyReader).unwrap();
+    emulator
+        .set_access_role(ADA, holiday, AccessRole::FreeBusyReader)
+        .unwrap();
     let quiet = calendar_list(&mut emulator, &[("syncToken", &token)]);
-    assert!(ids(&quiet).is_empty(), "a change of access is not a change of the entry");
+    assert!(
+        ids(&quiet).is_empty(),
+        "a change of access is not a change of the entry"
+    );
     emulator.remove_calendar(EPOCH, ADA, holiday).unwrap();
     let refused = emulator.handle(EPOCH, &request);
     assert_eq!(refusal(&refused), (404, "notFound".to_owned()));
