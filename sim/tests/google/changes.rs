@@ -278,6 +278,26 @@ fn single_events_are_made_edited_moved_and_deleted() {
         ..draft
     });
     assert_eq!(emulator.apply(EPOCH, ADA, &bad), Err(ChangeError::Draft));
+    for start in [
+        DraftStart::Day(i32::MAX),
+        DraftStart::At {
+            at: kalends_core::time::Timestamp::MAX,
+            zone: "UTC".to_owned(),
+        },
+        DraftStart::At {
+            at: EPOCH,
+            zone: "Mars/Olympus".to_owned(),
+        },
+    ] {
+        let bad = Change::Create(EventDraft {
+            start,
+            length_minutes: 1,
+            summary: None,
+            repeat: Some(Repeat::Weeks(u16::MAX)),
+            guests: 0,
+        });
+        assert_eq!(emulator.apply(EPOCH, ADA, &bad), Err(ChangeError::Draft));
+    }
     let token = client.sync_token.clone();
     assert!(client.sync(&mut emulator, EPOCH, |_| ()).is_empty());
     assert_eq!(client.sync_token, token, "a refused change leaves no trace");

@@ -417,6 +417,10 @@ fn calendars_come_and_go() {
         ids(&quiet).is_empty(),
         "a change of access is not a change of the entry"
     );
+    let busy = body(&emulator.handle(EPOCH, &request));
+    let items = busy["items"].as_array().unwrap();
+    assert!(items.iter().all(|event| event.get("summary").is_none()));
+    assert!(items.iter().any(|event| event["start"].is_object()));
     emulator.remove_calendar(EPOCH, ADA, holiday).unwrap();
     let refused = emulator.handle(EPOCH, &request);
     assert_eq!(refusal(&refused), (404, "notFound".to_owned()));
