@@ -37,7 +37,7 @@ pub enum AccessRole {
     Writer,
     /// Read events.
     Reader,
-    /// See only when somebody is busy.
+    /// See only when somebody is busy: made-up events come without details (those of a file stay as they are).
     FreeBusyReader,
 }
 

@@ -163,7 +163,8 @@ pub enum ChangeError {
     NoSuchEvent,
     /// The series has no such instance (any more), or it is one that the change cannot begin with.
     NoSuchOccurrence,
-    /// The draft or patch has a zone, a length or a number that is not possible.
+    /// The draft or patch has a zone, a time (outside the years 1970 to 9999), a length or a number that is not
+    /// possible.
     Draft,
 }
 
@@ -174,7 +175,7 @@ impl std::fmt::Display for ChangeError {
             ChangeError::FromFile => "the calendar comes from a file: play the file's next answer",
             ChangeError::NoSuchEvent => "there is no such event that this change fits",
             ChangeError::NoSuchOccurrence => "the series has no such instance to change",
-            ChangeError::Draft => "the zone, length or number of guests is not possible",
+            ChangeError::Draft => "the zone, time, length or number of guests is not possible",
         })
     }
 }
@@ -345,6 +346,9 @@ impl Planner<'_> {
                 (When::Time { at: *at, zone }, When::Time { at: end, zone })
             }
         };
+        if !start.is_in_range() || !end.is_in_range() {
+            return Err(ChangeError::Draft);
+        }
         let frequency = match draft.repeat {
             None => None,
             Some(Repeat::Days(0) | Repeat::Weeks(0)) => return Err(ChangeError::Draft),
@@ -439,6 +443,9 @@ fn shift(event: &mut Event, by_minutes: i32) -> Result<(), ChangeError> {
     }
     event.start = event.start.moved_by_minutes(by_minutes);
     event.end = event.end.moved_by_minutes(by_minutes);
+    if !event.start.is_in_range() || !event.end.is_in_range() {
+        return Err(ChangeError::Draft);
+    }
     event.sequence += 1;
     Ok(())
 }

@@ -139,8 +139,12 @@ impl Rule {
         let at = match start {
             When::Date(day) => When::Date(day.checked_add(days)?),
             When::Time { at, zone } => {
-                let (day, minute) = local_day_and_minute(at, zone);
-                let at = local_instant(day.checked_add(days)?, minute, zone);
+                let (first, minute) = local_day_and_minute(at, zone);
+                let day = first.checked_add(days)?;
+                if !When::Date(day).is_in_range() {
+                    return None;
+                }
+                let at = local_instant(day, minute, zone);
                 When::Time { at, zone }
             }
         };

@@ -150,13 +150,20 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// How many faults wait in a user's queue, or in everybody's.
+    pub(crate) fn waiting(&self, user: Option<u32>) -> usize {
+        match user {
+            Some(user) => self.of_user.get(&user).map_or(0, VecDeque::len),
+            None => self.of_all.len(),
+        }
+    }
+
     /// Puts a fault at the end of a user's queue, or of everybody's.
     pub(crate) fn push(&mut self, user: Option<u32>, fault: Fault) {
         let queue = match user {
             Some(user) => self.of_user.entry(user).or_default(),
             None => &mut self.of_all,
         };
-        assert!(queue.len() < FAULTS_WAITING_MAX, "too many faults wait");
         queue.push_back(fault);
     }
 

@@ -16,6 +16,7 @@ use kalends_core::time::{DAY_MS, HOUR_MS, Timestamp};
 use super::event::{Attendee, Event, Frequency, Instance, Kind, Reply, Rule, Status, Text};
 use super::person::Person;
 use super::when::{When, local_day_and_minute, local_instant};
+use super::words::{PLACES, PROJECTS, SENTENCES, TOPICS};
 
 /// Every so-many-th index is a series, and the few after it may be its exceptions.
 const SERIES_EVERY: u32 = 10;
@@ -38,57 +39,6 @@ const ZONES: [Tz; 9] = [
     Tz::Asia__Kolkata,
     Tz::Australia__Sydney,
     Tz::UTC,
-];
-
-const TOPICS: [&str; 24] = [
-    "Planning",
-    "Review",
-    "Stand-up",
-    "One-to-one",
-    "Retro",
-    "Interview",
-    "Budget",
-    "Roadmap",
-    "Design crit",
-    "Lunch",
-    "Dentist",
-    "Piano lesson",
-    "Release",
-    "Onboarding",
-    "Workshop",
-    "Board call",
-    "Café",
-    "Überblick",
-    "打ち合わせ",
-    "Sync \"weekly\"",
-    "Gym",
-    "School run",
-    "Demo",
-    "Office hours",
-];
-const PROJECTS: [&str; 12] = [
-    "Aurora", "Basalt", "Cobalt", "Dune", "Ember", "Fjord", "Granite", "Harbour", "Indigo",
-    "Juniper", "Krypton", "Lagoon",
-];
-const SENTENCES: [&str; 8] = [
-    "Please read the notes beforehand.",
-    "<b>Agenda</b><br>1. numbers<br>2. next steps",
-    "Bring your laptop & charger.",
-    "We meet in the small room if the large one is taken.",
-    "Dial in by phone if the picture freezes.\nThe code is in the invitation.",
-    "Moved from last week because of the holiday.",
-    "Cancel by noon if you cannot come.",
-    "See C:\\shared\\minutes for what was said.",
-];
-const PLACES: [&str; 8] = [
-    "Room 4.12",
-    "Main hall",
-    "Bahnhofstrasse 1, 8001 Zürich",
-    "221B Baker Street, London",
-    "Online",
-    "Canteen",
-    "1600 Amphitheatre Parkway, Mountain View, CA",
-    "京都市中京区",
 ];
 
 /// One calendar as it was before anybody changed it.

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::fields::bits;
 use super::json::Object;
 use super::query::EventsQuery;
-use super::render::{Viewer, write_deleted, write_event};
+use super::render::{EventMask, Viewer, write_deleted, write_event};
 use super::settings::{ChangedQuery, ForgedToken, GoogleSettings};
 use super::token::{PageToken, SyncToken, TokenError};
 use super::when::write_stamp;
@@ -74,6 +74,10 @@ pub(crate) fn page(
         zone: query.time_zone.unwrap_or(source.calendar.base.zone),
         attendees_max: query.attendees_max,
     };
+    let event_mask = match source.role {
+        AccessRole::FreeBusyReader => query.event_mask.without_details(),
+        AccessRole::Owner | AccessRole::Writer | AccessRole::Reader => query.event_mask,
+    };
     let wanted = query.page_mask.bits(page_fields::NAMES);
     let mut body = Vec::with_capacity(1_024 + limit * EVENT_BYTES_USUAL);
     let mut object = Object::begin(&mut body);
@@ -96,7 +100,7 @@ pub(crate) fn page(
             if count > 0 {
                 out.push(b',');
             }
-            write_item(out, &item, query, &viewer);
+            write_item(out, &item, query, &event_mask, &viewer);
         }
         count += 1;
         key = key_of(&item, query);
@@ -281,10 +285,16 @@ fn is_in_full_pass(item: &Listed<'_>, query: &EventsQuery) -> bool {
     begins_in_time && ends_in_time && is_wanted_kind(item, query)
 }
 
-fn write_item(out: &mut Vec<u8>, item: &Listed<'_>, query: &EventsQuery, viewer: &Viewer) {
+fn write_item(
+    out: &mut Vec<u8>,
+    item: &Listed<'_>,
+    query: &EventsQuery,
+    event_mask: &EventMask,
+    viewer: &Viewer,
+) {
     match item {
-        Listed::Event(event) => write_event(out, event, &query.event_mask, viewer),
-        Listed::Deleted { id, stamp_us } => write_deleted(out, id, *stamp_us, &query.event_mask),
+        Listed::Event(event) => write_event(out, event, event_mask, viewer),
+        Listed::Deleted { id, stamp_us } => write_deleted(out, id, *stamp_us, event_mask),
         Listed::Fixture(item) => item.write(out, &query.item_mask),
     }
 }

@@ -77,6 +77,21 @@ impl EventMask {
         })
     }
 
+    /// The mask of somebody who may see only when the owner is busy.
+    pub(crate) fn without_details(mut self) -> Self {
+        use event_fields as field;
+        self.own &= field::KIND
+            | field::ETAG
+            | field::ID
+            | field::STATUS
+            | field::START
+            | field::END
+            | field::RECURRENCE
+            | field::RECURRING_EVENT_ID
+            | field::ORIGINAL_START_TIME;
+        self
+    }
+
     fn has(&self, field: u64) -> bool {
         self.own & field != 0
     }

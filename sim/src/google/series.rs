@@ -48,6 +48,7 @@ pub(super) fn change_instance(
 ) -> Result<Vec<Planned>, ChangeError> {
     let mut series = find(planner, id)?;
     let original = series.rule.occurrence(series.master.start, occurrence);
+    let original = original.filter(|original| original.is_in_range());
     let original = original.ok_or(ChangeError::NoSuchOccurrence)?;
     let instance_id = format!("{id}_{}", original.id_suffix());
     let found = series
@@ -116,7 +117,7 @@ pub(super) fn cut(
     let series = find(planner, id)?;
     let first_behind = series.rule.occurrence(series.master.start, occurrence);
     let first_behind = first_behind
-        .filter(|_| occurrence > 0)
+        .filter(|at| occurrence > 0 && at.is_in_range())
         .ok_or(ChangeError::NoSuchOccurrence)?;
     let mut master = series.master.clone();
     let rule = Rule {

@@ -42,6 +42,12 @@ impl When {
         }
     }
 
+    /// Whether it lies in the years 1970 to 9999, which can be written with four digits and calculated with.
+    pub(crate) fn is_in_range(self) -> bool {
+        const LAST_MS: i64 = 253_402_300_799_999;
+        (0..=LAST_MS).contains(&self.instant().as_ms())
+    }
+
     /// As it stands in an instance's id: `20260302T140000Z` or `20260302`.
     pub(crate) fn id_suffix(self) -> String {
         let mut out = Vec::with_capacity(16);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kalends_core::time::{DAY_MS, Timestamp};
+use kalends_core::time::Timestamp;
 use kalends_sim::google::{GoogleEmulator, GoogleSettings, TruthAttendee, TruthEvent, TruthTime};
 use kalends_sim::http::{Request, Response};
 use serde_json::Value;
@@ -13,11 +13,6 @@ pub(crate) const ADA: &str = "user-00001@example.com";
 
 pub(crate) fn settings(users: u32, events: u32) -> GoogleSettings {
     GoogleSettings::new(7, users, events, EPOCH)
-}
-
-/// The time, a number of days after the epoch.
-pub(crate) fn day(days: u64) -> Timestamp {
-    EPOCH.plus_ms(days * DAY_MS)
 }
 
 pub(crate) fn bearer(emulator: &GoogleEmulator, user: usize) -> String {
