@@ -63,7 +63,7 @@ struct Finished {
 }
 
 #[derive(Clone, Default)]
-pub struct Model {
+pub(crate) struct Model {
     sources: Vec<Source>,
     users: Vec<User>,
     schedules: Vec<Schedule>,
@@ -93,7 +93,7 @@ fn cut(text: &str) -> String {
 }
 
 impl Model {
-    pub fn apply(&mut self, now: Timestamp, command: Command) -> Reply {
+    pub(crate) fn apply(&mut self, now: Timestamp, command: Command) -> Reply {
         if self.latest.since_ms(now) > 1_000 {
             self.step_back(now);
         }
@@ -101,7 +101,7 @@ impl Model {
     }
 
     /// The last command changed something, so a step back of the clock is measured against it.
-    pub fn note_change(&mut self, now: Timestamp) {
+    pub(crate) fn note_change(&mut self, now: Timestamp) {
         self.latest = self.latest.max(now);
     }
 
@@ -470,6 +470,7 @@ impl Model {
             self.sources.iter().map(|one| one.name.clone()).collect();
         sources.sort();
         for name in sources {
+            let mut first = true;
             for key in self.line(now, Some(&name)) {
                 let source = self.source(&name).unwrap();
                 if slots == 0 || !source.admits(now) {
@@ -486,14 +487,20 @@ impl Model {
                 user.state.last_started_at = Some(now);
                 user.ask(now, limit, 1);
                 let source = self.source(&name).unwrap();
+                // Asking forgets what can matter no more; the windows are asked once in a claim that starts something.
                 if let Some(limit) = source.settings.jobs {
-                    let _ = source.starts.available(now, &limit);
+                    if first {
+                        let _ = source.starts.available(now, &limit);
+                    }
                     source.starts.record(now, 1);
                 }
                 if let Some(limit) = source.settings.requests_project {
-                    let _ = source.requests.available(now, &limit);
+                    if first {
+                        let _ = source.requests.available(now, &limit);
+                    }
                     source.requests.record(now, 1);
                 }
+                first = false;
                 if let Some((since, starts)) = &mut source.ramp {
                     *starts += 1;
                     let jobs = source.settings.jobs;
