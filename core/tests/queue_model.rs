@@ -147,7 +147,7 @@ fn settings(index: u32) -> SourceSettings {
         jobs: limit(index),
         requests_project: limit(index / 7).filter(|limit| limit.count > 0),
         // Always the same window: how long requests are remembered for a longer one is left open.
-        requests_user: (index % 5 > 0).then_some(Limit {
+        requests_user: (!index.is_multiple_of(5)).then_some(Limit {
             count: 1 + index % 3,
             window_ms: 10_000,
         }),
