@@ -38,8 +38,10 @@ impl Queue {
         let jobs = row.settings.jobs.as_ref();
         let ramp = flow.ramp.map_or(now, |ramp| {
             match ramp_allowance(jobs, now.since_ms(ramp.since)) {
-                None => now,
-                Some(_) => ramp.since.plus_ms(ramp_opens_after_ms(jobs, ramp.starts)),
+                Some(allowed) if allowed <= ramp.starts => {
+                    ramp.since.plus_ms(ramp_opens_after_ms(jobs, ramp.starts))
+                }
+                _ => now,
             }
         });
         let starts = opens_at(&flow.starts, now, jobs, 1);
