@@ -1,7 +1,7 @@
 //! The contract of a graph: what every implementation of [`Graph`] does with the same writes.
 //!
-//! [`run`] takes any graph, new or used, and works under user names of its own. It panics, with the name of the
-//! case, at the first rule that does not hold.
+//! [`run`] takes any graph and works under user names of its own, so the graph may hold other users; only the prefix
+//! of those names must be new to it. It panics, with the name of the case, at the first rule that does not hold.
 
 use kalends_core::graph::{
     CalendarRow, EventDeletion, EventRow, GraphCounts, GraphReply, GraphSnapshot, GraphWrite,
@@ -15,7 +15,7 @@ use crate::graph_rows::{
     attended, attendee, calendar, deletion, event, exception, person, series, time,
 };
 
-/// Runs the whole contract against `graph`; users are named `prefix` and the case.
+/// Runs the whole contract against `graph`; users are named by `prefix`, which the graph must not know, and the case.
 ///
 /// # Panics
 /// If a rule does not hold, or the graph fails.
