@@ -237,7 +237,8 @@ LIMIT $limit
 OPTIONAL MATCH (:User {uid: $user})-[:HAS_CALENDAR]->(c:Calendar)-[:HAS_EVENT]->(e)
 WITH e, head(collect(c.calendar_id)) AS calendar_id
 OPTIONAL MATCH (e)-[:ORGANIZED_BY]->(o:Contact)
-WITH e, calendar_id, head(collect(o {.key, .email, .name})) AS organizer
+WITH e, calendar_id,
+  head(collect(CASE WHEN o IS NULL THEN null ELSE {key: o.key, email: o.email, name: o.name} END)) AS organizer
 OPTIONAL MATCH (e)-[t:ATTENDED_BY]->(p:Contact)
 WITH e, calendar_id, organizer, collect(CASE WHEN p IS NULL THEN null ELSE {
   key: p.key, email: p.email, name: p.name,
