@@ -1,1 +1,5 @@
-//! Tests that need real servers or real processes live in `tests/tests/`.
+//! Tests that need real servers or real processes live in `tests/tests/`; what they share lives here.
+
+pub mod graph_contract;
+pub mod graph_model;
+pub mod graph_rows;

@@ -187,6 +187,9 @@ impl QueryApi {
             return Err(failure_of_status(status, retry_after_ms));
         };
         if let Some(error) = answer.errors.first() {
+            // The database may be another by now (dropped and made anew): its old bookmarks would be waited for in
+            // vain. Writes go to the leader, which needs none.
+            self.forget_bookmarks(database);
             return Err(failure_of_error(&error.code, &error.message, self.layout()));
         }
         let Some(data) = answer.data.filter(|_| (200..=299).contains(&status)) else {
@@ -222,6 +225,14 @@ impl QueryApi {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         bookmarks.get(database).cloned().unwrap_or_default()
+    }
+
+    fn forget_bookmarks(&self, database: &str) {
+        let mut bookmarks = self
+            .bookmarks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        bookmarks.remove(database);
     }
 
     /// What came back stands for all that was sent; what other writers got meanwhile stays beside it.

@@ -41,6 +41,8 @@ pub fn kind_of_code(code: &str, layout: DatabaseLayout) -> FailureKind {
         | ("ClientError", "General", "ForbiddenOnReadOnlyDatabase")
         | ("ClientError", "Security", "AuthorizationExpired")
         | ("ClientError", "Schema", "ConstraintValidationFailed")
+        // Bookmarks are forgotten with the failure, so the next attempt carries none.
+        | ("ClientError", "Transaction", "InvalidBookmark" | "InvalidBookmarkMixture")
         | ("ClientError", "Transaction", "TransactionTimedOut")
         | ("ClientError", "Transaction", "TransactionTimedOutClientConfiguration") => TRANSIENT,
         ("ClientError", "Security", _) => FailureKind::Misconfigured,
@@ -141,6 +143,7 @@ mod tests {
             "Neo.ClientError.General.ForbiddenOnReadOnlyDatabase",
             "Neo.ClientError.Security.AuthorizationExpired",
             "Neo.ClientError.Schema.ConstraintValidationFailed",
+            "Neo.ClientError.Transaction.InvalidBookmark",
             "Neo.DatabaseError.General.UnknownError",
             "Neo.DatabaseError.Transaction.TransactionStartFailed",
         ] {

@@ -1,0 +1,3 @@
+//! The emulators of `kalends-sim`, startable as servers on this machine.
+
+pub mod face;
