@@ -159,11 +159,12 @@ impl Queue {
     pub(super) fn restamp_user_flows(&mut self, now: Timestamp) {
         let keys: Vec<UserKey> = self.user_flows.iter().map(|(key, _)| key.clone()).collect();
         for key in keys {
-            let limit = self.settings(&key.0).requests_user;
             let mut row = self.remove_user_flow(&key).expect("it was listed");
+            let Some(limit) = self.settings(&key.0).requests_user else {
+                continue;
+            };
             row.requests.record(now, 0);
-            row.empty_at =
-                limit.map_or(now, |limit| row.requests.opens_at(now, &limit, limit.count));
+            row.empty_at = row.requests.opens_at(now, &limit, limit.count);
             self.index.user_flows.insert((row.empty_at, key.clone()));
             self.user_flows.insert(&key, row);
         }
