@@ -3,3 +3,4 @@
 pub mod graph_contract;
 pub mod graph_model;
 pub mod graph_rows;
+pub mod neo4j_server;

@@ -3,78 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use kalends::emulate::face::{FaceOptions, serve};
-use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings, UserDatabases};
-use kalends_adapters::secret::Secret;
+use kalends::emulate::face::FaceOptions;
+use kalends_adapters::neo4j::{Databases, UserDatabases};
 use kalends_core::failure::FailureKind;
-use kalends_core::graph::{EventRow, GraphCounts, GraphReply, GraphWrite, cypher, params};
+use kalends_core::graph::params::REMOVE_EVENTS_MAX;
+use kalends_core::graph::{EventRow, GraphCounts, GraphReply, GraphWrite, cypher};
 use kalends_core::id::UserId;
 use kalends_core::port::Graph;
 use kalends_core::queue::command::LeaseToken;
-use kalends_core::time::{Clock, Timestamp};
-use kalends_sim::neo4j::{
-    Fault, Neo4jEmulator, Neo4jEmulatorSettings, NodeId, Properties, PropertyGraph, ServerError,
-};
+use kalends_sim::neo4j::{Fault, Neo4jEmulator, Properties, ServerError};
 use kalends_tests::graph_contract;
 use kalends_tests::graph_rows::{attended, calendar, event, exception, series};
+use kalends_tests::neo4j_server::{Neo4jServer, ties};
 use serde_json::json;
 
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::EPOCH
-    }
-}
-
-/// An emulated server on a port of its own, for as long as the test runs.
-struct Server {
-    emulator: Arc<Mutex<Neo4jEmulator>>,
-    url: String,
-}
-
-impl Server {
-    async fn start(databases: &[&str], options: FaceOptions) -> Self {
-        let emulator = Arc::new(Mutex::new(Neo4jEmulator::new(Neo4jEmulatorSettings {
-            databases: databases.iter().map(|name| (*name).to_owned()).collect(),
-            ..Neo4jEmulatorSettings::default()
-        })));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(
-            listener,
-            Arc::clone(&emulator),
-            Arc::new(Still),
-            options,
-            std::future::pending(),
-        ));
-        Server { emulator, url }
-    }
-
-    async fn shared() -> (Self, Neo4jGraph) {
-        let server = Server::start(&["neo4j"], FaceOptions::default()).await;
-        let graph = server.client("kalends", Databases::Shared("neo4j".to_owned()));
-        (server, graph)
-    }
-
-    fn client(&self, password: &str, databases: Databases) -> Neo4jGraph {
-        Neo4jGraph::new(Neo4jSettings {
-            url: self.url.clone(),
-            user: "neo4j".to_owned(),
-            password: Secret::new(password.to_owned()),
-            databases,
-            timeout_ms: 10_000,
-        })
-        .unwrap()
-    }
-
-    fn emulator(&self) -> std::sync::MutexGuard<'_, Neo4jEmulator> {
-        self.emulator.lock().unwrap()
-    }
-}
-
 fn user() -> UserId {
-    UserId::new("ada").unwrap()
+    UserId::new("ada").expect("a short name")
 }
 
 fn apply(upserts: &[EventRow]) -> GraphWrite {
@@ -95,29 +39,9 @@ fn written(upserted: u64) -> Result<GraphReply, kalends_core::failure::Failure> 
     }))
 }
 
-fn uid(graph: &PropertyGraph, node: NodeId) -> &str {
-    graph.get(node, "uid").as_str().unwrap_or("no uid")
-}
-
-/// The relationships of one type, by the uids of their ends.
-fn ties(graph: &PropertyGraph, kind: &str) -> Vec<(String, String)> {
-    let mut ties: Vec<(String, String)> = graph
-        .relationships()
-        .filter(|tie| tie.kind == kind)
-        .map(|tie| {
-            (
-                uid(graph, tie.from).to_owned(),
-                uid(graph, tie.to).to_owned(),
-            )
-        })
-        .collect();
-    ties.sort();
-    ties
-}
-
 #[tokio::test]
 async fn neo4j_keeps_the_contract() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     graph_contract::run(&graph, "contract").await;
     assert_eq!(graph.statements_sent(), server.emulator().statements());
 }
@@ -128,7 +52,7 @@ async fn it_is_the_same_without_compression() {
         gzip: false,
         ..FaceOptions::default()
     };
-    let server = Server::start(&["a b/ü"], options).await;
+    let server = Neo4jServer::start(&["a b/ü"], options).await;
     let graph = server.client("kalends", Databases::Shared("a b/ü".to_owned()));
     assert_eq!(graph.write(apply(&[event("a", 1)])).await, written(1));
     assert_eq!(graph.snapshot(&user()).await.unwrap().events.len(), 1);
@@ -136,7 +60,7 @@ async fn it_is_the_same_without_compression() {
 
 #[tokio::test]
 async fn a_page_of_250_events_is_two_statements_and_the_schema_comes_first() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     let rows: Vec<EventRow> = (0..250)
         .map(|index| attended(event(&format!("e{index}"), 1), &["bob@example.com"]))
         .collect();
@@ -151,7 +75,7 @@ async fn a_page_of_250_events_is_two_statements_and_the_schema_comes_first() {
 
 #[tokio::test]
 async fn exceptions_are_tied_to_their_series_whichever_came_first() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     graph.write(apply(&[exception("s", 1, 1)])).await.unwrap();
     graph.write(apply(&[series("s", 1)])).await.unwrap();
     graph.write(apply(&[exception("s", 2, 1)])).await.unwrap();
@@ -173,7 +97,7 @@ async fn exceptions_are_tied_to_their_series_whichever_came_first() {
 
 #[tokio::test]
 async fn nodes_have_the_names_that_readers_know() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     let row = EventRow {
         description: Some("d".to_owned()),
         location: Some("l".to_owned()),
@@ -210,7 +134,7 @@ async fn nodes_have_the_names_that_readers_know() {
 
 #[tokio::test]
 async fn what_others_put_into_the_graph_stays() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     let properties = |key: &str| {
         Properties::from([
             ("uid".to_owned(), json!(format!("ada|{key}"))),
@@ -253,7 +177,7 @@ async fn what_others_put_into_the_graph_stays() {
 
 #[tokio::test]
 async fn each_trouble_is_told_apart_and_the_next_attempt_mends_it() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     graph.write(apply(&[])).await.unwrap();
     let transient = FailureKind::Transient {
         retry_after_ms: None,
@@ -302,7 +226,7 @@ async fn each_trouble_is_told_apart_and_the_next_attempt_mends_it() {
 
 #[tokio::test]
 async fn contacts_that_a_crash_left_behind_go_with_the_next_sweep() {
-    let (server, graph) = Server::shared().await;
+    let (server, graph) = Neo4jServer::shared().await;
     let row = attended(event("a", 1), &["bob@example.com"]);
     graph.write(apply(&[row])).await.unwrap();
     {
@@ -326,7 +250,7 @@ async fn contacts_that_a_crash_left_behind_go_with_the_next_sweep() {
 
 #[tokio::test]
 async fn a_wrong_password_is_the_operators_to_mend_and_is_never_shown() {
-    let server = Server::start(&["neo4j"], FaceOptions::default()).await;
+    let server = Neo4jServer::start(&["neo4j"], FaceOptions::default()).await;
     let graph = server.client("hunter2", Databases::Shared("neo4j".to_owned()));
     // Bad logins, then the server's pause for too many of them.
     for _ in 0..5 {
@@ -341,7 +265,7 @@ async fn a_server_that_is_not_there_may_come_back() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let server = Server {
+    let server = Neo4jServer {
         emulator: Arc::new(Mutex::new(Neo4jEmulator::new(Default::default()))),
         url,
     };
@@ -353,7 +277,7 @@ async fn a_server_that_is_not_there_may_come_back() {
 
 #[tokio::test]
 async fn a_missing_shared_database_is_a_wrong_set_up() {
-    let server = Server::start(&["neo4j"], FaceOptions::default()).await;
+    let server = Neo4jServer::start(&["neo4j"], FaceOptions::default()).await;
     let graph = server.client("kalends", Databases::Shared("other".to_owned()));
     let failure = graph.write(apply(&[])).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Misconfigured);
@@ -366,13 +290,17 @@ struct Directory(Mutex<BTreeMap<String, String>>);
 
 impl UserDatabases for Directory {
     fn database_of(&self, user: &UserId) -> Option<String> {
-        self.0.lock().unwrap().get(user.as_str()).cloned()
+        self.0
+            .lock()
+            .expect("no test panics with it")
+            .get(user.as_str())
+            .cloned()
     }
 }
 
 #[tokio::test]
 async fn a_user_without_a_database_is_not_ready_and_becomes_so() {
-    let server = Server::start(&["neo4j"], FaceOptions::default()).await;
+    let server = Neo4jServer::start(&["neo4j"], FaceOptions::default()).await;
     let directory = Arc::new(Directory(Mutex::default()));
     let graph = server.client("kalends", Databases::PerUser(directory.clone()));
     let write = || apply(&[event("a", 1)]);
@@ -410,7 +338,7 @@ async fn a_body_that_is_too_large_is_to_be_halved() {
         body_bytes_max: 10_000,
         ..FaceOptions::default()
     };
-    let server = Server::start(&["neo4j"], options).await;
+    let server = Neo4jServer::start(&["neo4j"], options).await;
     let graph = server.client("kalends", Databases::Shared("neo4j".to_owned()));
     let rows: Vec<EventRow> = (0..50)
         .map(|index| event(&format!("e{index}"), 1))
@@ -427,8 +355,10 @@ async fn a_body_that_is_too_large_is_to_be_halved() {
 
 #[tokio::test]
 async fn a_large_graph_is_read_page_by_page() {
-    let (_server, graph) = Server::shared().await;
-    let rows: Vec<EventRow> = (0..1_203)
+    let (_server, graph) = Neo4jServer::shared().await;
+    // More than one statement removes, and more than two pages hold.
+    let events = REMOVE_EVENTS_MAX + 203;
+    let rows: Vec<EventRow> = (0..events)
         .map(|index| {
             let email = format!("p{index}@example.com");
             attended(event(&format!("e{index}"), 1), &[&email])
@@ -436,12 +366,8 @@ async fn a_large_graph_is_read_page_by_page() {
         .collect();
     graph.write(apply(&rows)).await.unwrap();
     let snapshot = graph.snapshot(&user()).await.unwrap();
-    assert_eq!(snapshot.events.len(), 1_203);
-    assert_eq!(snapshot.contacts.len(), 1_204);
-    assert!(
-        params::REMOVE_EVENTS_MAX < 1_203,
-        "the sweep below takes rounds"
-    );
+    assert_eq!(snapshot.events.len() as u64, events);
+    assert_eq!(snapshot.contacts.len() as u64, events + 1);
     let gone = GraphWrite::RemoveCalendar {
         user: user(),
         fence: LeaseToken(1),
@@ -449,7 +375,7 @@ async fn a_large_graph_is_read_page_by_page() {
     };
     let counts = GraphCounts {
         upserted: 0,
-        deleted: 1_203,
+        deleted: events,
     };
     assert_eq!(graph.write(gone).await, Ok(GraphReply::Written(counts)));
     assert_eq!(graph.snapshot(&user()).await.unwrap(), Default::default());

@@ -126,6 +126,11 @@ impl Neo4jEmulator {
         self.faults.extend(std::iter::repeat_n(None, count));
     }
 
+    /// Takes back the faults that have not befallen a statement yet.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// Makes a database, empty; one that is there stays as it is.
     pub fn create_database(&mut self, name: &str) {
         self.databases.entry(name.to_owned()).or_default();
