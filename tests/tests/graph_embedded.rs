@@ -49,7 +49,11 @@ fn row(rng: &mut KalendsRng, number: u64, version: i64) -> EventRow {
         },
         _ => {
             let start_ms = (number.cast_signed() - 2) / 2 * 1_000;
-            exception(if number % 2 == 0 { "s" } else { "t" }, start_ms, version)
+            exception(
+                if number.is_multiple_of(2) { "s" } else { "t" },
+                start_ms,
+                version,
+            )
         }
     };
     row.name = Some(format!("name {}", uniform(rng, 2)));
