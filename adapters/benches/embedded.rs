@@ -136,6 +136,25 @@ fn peak_memory_mb() -> u64 {
         / 1_024
 }
 
+/// Processor seconds that the store's thread has used so far; `None` where the system does not tell. This is the
+/// figure to compare on a machine that is busy with other things.
+fn store_seconds() -> Option<f64> {
+    /// The kernel counts in hundredths of a second (`USER_HZ`).
+    const TICKS_PER_SECOND: f64 = 100.0;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        let (name, rest) = stat.rsplit_once(") ")?;
+        if name.ends_with("(kalends-store") {
+            // After the name: the state is field 3, so utime (14) and stime (15) are the 12th and 13th.
+            let mut fields = rest.split(' ').skip(11);
+            let user: f64 = fields.next()?.parse().ok()?;
+            let system: f64 = fields.next()?.parse().ok()?;
+            return Some((user + system) / TICKS_PER_SECOND);
+        }
+    }
+    None
+}
+
 fn main() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -153,6 +172,8 @@ fn main() {
         ("the same, next generation", 2),
     ] {
         let commits_before = store.commits();
+        // The thread has no name before it runs for the first time.
+        let busy_before = store_seconds().or(Some(0.0));
         let started = Instant::now();
         let upserted: u64 = runtime.block_on(async {
             let shares: Vec<_> = (0..WRITERS)
@@ -171,6 +192,13 @@ fn main() {
             store.commits() - commits_before,
             peak_memory_mb(),
         );
+        if let (Some(before), Some(after)) = (busy_before, store_seconds()) {
+            println!(
+                "    the store's thread was busy for {:.2} s: {:.0} events/s of one core",
+                after - before,
+                events as f64 / (after - before),
+            );
+        }
     }
     runtime.block_on(store.close());
     let bytes = std::fs::metadata(directory.path().join("kalends.db")).map_or(0, |file| file.len());

@@ -3,6 +3,11 @@
 //! One directory goes through all rounds, so each round also shows that the store goes on from where the one before
 //! was killed. `src/bin/store_victim.rs` is the victim.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this file is a test, its helpers too"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;

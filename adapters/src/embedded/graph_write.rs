@@ -12,15 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::graph::{
     BATCH_EVENTS_MAX, CalendarRow, EventDeletion, EventRow, GraphCounts, GraphReply, GraphWrite,
-    Person, calendar_uid, contact_uid, event_uid,
+    calendar_uid, event_uid,
 };
 use kalends_core::id::{CalendarId, UserId};
 use kalends_core::queue::command::LeaseToken;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::properties::{
-    ContactProperties, attendee_text, calendar_text, contact_text, event_text, organizer_text,
-};
+use super::graph_people::Contact;
+use super::properties::{calendar_text, event_text};
 
 /// How many events a sweep looks up at a time, so that its memory does not grow with the calendar.
 const SWEEP_PAGE_EVENTS: u32 = 1_000;
@@ -145,13 +144,6 @@ fn pass_fence(
     }
 }
 
-/// A contact as this batch knows it.
-struct Contact {
-    node: i64,
-    email: Option<String>,
-    name: Option<String>,
-}
-
 /// An event as one lookup finds it.
 struct Standing {
     node: i64,
@@ -161,14 +153,14 @@ struct Standing {
 }
 
 /// One write, under way.
-struct Batch<'a> {
-    connection: &'a Connection,
-    user: &'a UserId,
-    user_node: i64,
+pub(super) struct Batch<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) user: &'a UserId,
+    pub(super) user_node: i64,
     /// By key: contacts that this batch has looked up or made.
-    contacts: BTreeMap<&'a str, Contact>,
+    pub(super) contacts: BTreeMap<&'a str, Contact>,
     /// Contacts that lost an edge: whoever has none left at the end is removed.
-    loosened: BTreeSet<i64>,
+    pub(super) loosened: BTreeSet<i64>,
     counts: GraphCounts,
 }
 
@@ -348,117 +340,6 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Removes the edges of a changed event; those that are still wanted are written anew.
-    fn remove_people(&mut self, node: i64) -> Result<(), WriteError> {
-        if self.loosen(node)? {
-            self.connection
-                .prepare_cached("DELETE FROM edge WHERE src = ?1")?
-                .execute([node])?;
-        }
-        Ok(())
-    }
-
-    /// Notes everybody whom this event refers to as perhaps unused; says whether there was anybody.
-    fn loosen(&mut self, node: i64) -> Result<bool, WriteError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT dst FROM edge WHERE src = ?1")?;
-        let mut rows = statement.query([node])?;
-        let mut any = false;
-        while let Some(row) = rows.next()? {
-            self.loosened.insert(row.get(0)?);
-            any = true;
-        }
-        Ok(any)
-    }
-
-    fn write_people(&mut self, node: i64, row: &'a EventRow) -> Result<(), WriteError> {
-        if let Some(organizer) = &row.organizer {
-            let contact = self.contact(organizer)?;
-            self.write_edge("ORGANIZED_BY", node, contact, &organizer_text(organizer))?;
-        }
-        for attendee in &row.attendees {
-            let contact = self.contact(&attendee.person)?;
-            self.write_edge("ATTENDED_BY", node, contact, &attendee_text(attendee))?;
-        }
-        Ok(())
-    }
-
-    fn write_edge(
-        &self,
-        edge_type: &str,
-        src: i64,
-        dst: i64,
-        props: &str,
-    ) -> Result<(), WriteError> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO edge (type, src, dst, props) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (src, type, dst) DO UPDATE SET props = excluded.props",
-            )?
-            .execute(params![edge_type, src, dst, props])?;
-        Ok(())
-    }
-
-    /// The contact's node: from the cache, from the file, or new. A name that is given replaces the one it has.
-    fn contact(&mut self, person: &'a Person) -> Result<i64, WriteError> {
-        if !self.contacts.contains_key(person.key.as_str()) {
-            let contact = self.look_up_contact(person)?;
-            self.contacts.insert(&person.key, contact);
-        }
-        let contact = self
-            .contacts
-            .get_mut(person.key.as_str())
-            .expect("was put there a line ago");
-        let renamed = person.name.is_some() && contact.name != person.name;
-        let addressed = person.email.is_some() && contact.email != person.email;
-        if renamed {
-            contact.name.clone_from(&person.name);
-        }
-        if addressed {
-            contact.email.clone_from(&person.email);
-        }
-        if renamed || addressed {
-            let props = contact_text(contact.email.as_deref(), contact.name.as_deref());
-            self.connection
-                .prepare_cached("UPDATE node SET props = ?2 WHERE id = ?1")?
-                .execute(params![contact.node, props])?;
-        }
-        Ok(contact.node)
-    }
-
-    fn look_up_contact(&self, person: &Person) -> Result<Contact, WriteError> {
-        let uid = contact_uid(self.user, &person.key);
-        let standing: Option<(i64, i64, String)> = self
-            .connection
-            .prepare_cached(
-                "SELECT id, parent, props FROM node WHERE label = 'Contact' AND uid = ?1",
-            )?
-            .query_row([&uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        if let Some((node, parent, props)) = standing {
-            belongs(parent == self.user_node, &uid)?;
-            // Unreadable properties are mended by the next name or address that is written.
-            let read: ContactProperties<'_> = serde_json::from_str(&props).unwrap_or_default();
-            return Ok(Contact {
-                node,
-                email: read.email.map(Into::into),
-                name: read.name.map(Into::into),
-            });
-        }
-        let props = contact_text(person.email.as_deref(), person.name.as_deref());
-        self.connection
-            .prepare_cached(
-                "INSERT INTO node (label, uid, parent, props) VALUES ('Contact', ?1, ?2, ?3)",
-            )?
-            .execute(params![uid, self.user_node, props])?;
-        Ok(Contact {
-            node: self.connection.last_insert_rowid(),
-            email: person.email.clone(),
-            name: person.name.clone(),
-        })
-    }
-
     /// Removes an event, and with a series its exceptions, unless something newer stands there.
     fn delete(&mut self, uid: &str, calendar_node: i64, version: i64) -> Result<(), WriteError> {
         if let Some(standing) = self.standing_event(uid, calendar_node)? {
@@ -562,22 +443,10 @@ impl<'a> Batch<'a> {
             }
         }
     }
-
-    fn remove_unused_contacts(&mut self) -> Result<(), WriteError> {
-        for contact in std::mem::take(&mut self.loosened) {
-            self.connection
-                .prepare_cached(
-                    "DELETE FROM node WHERE id = ?1 AND NOT EXISTS
-                     (SELECT 1 FROM edge WHERE dst = ?1)",
-                )?
-                .execute([contact])?;
-        }
-        Ok(())
-    }
 }
 
 /// A key is made of names joined by `|`, and a name may hold one itself: two different things could have one key.
-fn belongs(does: bool, uid: &str) -> Result<(), WriteError> {
+pub(super) fn belongs(does: bool, uid: &str) -> Result<(), WriteError> {
     if does {
         return Ok(());
     }

@@ -11,9 +11,10 @@
 //! 4. memory does not grow with the file: the page cache is bounded, and batches, groups and the channel are.
 //!
 //! `file` opens the directory, `schema` has the tables, `writer` is the thread, `queue_table` the queue's rows,
-//! `graph_write` and `graph_read` are the graph, `properties` its JSON; `reader` is for looking on from another process.
+//! `graph_write` (with `graph_people`) and `graph_read` are the graph, `properties` its JSON; `reader` is for looking on from another process.
 
 mod file;
+mod graph_people;
 mod graph_read;
 mod graph_write;
 mod properties;
