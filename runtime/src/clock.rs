@@ -10,7 +10,9 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }
@@ -33,7 +35,11 @@ impl SteadyClock {
     #[must_use]
     pub fn new(start: Timestamp, rate: u32) -> Self {
         assert!(rate > 0, "a clock that stands still wakes nobody");
-        SteadyClock { start, begun: Instant::now(), rate }
+        SteadyClock {
+            start,
+            begun: Instant::now(),
+            rate,
+        }
     }
 
     /// How long the world has to wait until this clock says `at`. A day at the most, so that "never" is a number, too.
@@ -49,8 +55,13 @@ impl SteadyClock {
 
 impl Clock for SteadyClock {
     fn now(&self) -> Timestamp {
-        let elapsed_us = self.begun.elapsed().as_micros().saturating_mul(u128::from(self.rate));
-        self.start.plus_ms(u64::try_from(elapsed_us / 1_000).unwrap_or(u64::MAX))
+        let elapsed_us = self
+            .begun
+            .elapsed()
+            .as_micros()
+            .saturating_mul(u128::from(self.rate));
+        self.start
+            .plus_ms(u64::try_from(elapsed_us / 1_000).unwrap_or(u64::MAX))
     }
 }
 

@@ -120,7 +120,10 @@ impl Running {
         };
         let id = self.tasks.remove(&task)?;
         self.effects.remove(&id);
-        Some(Input::Done { id, result: result? })
+        Some(Input::Done {
+            id,
+            result: result?,
+        })
     }
 }
 

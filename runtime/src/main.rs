@@ -14,7 +14,10 @@ fn main() -> ExitCode {
     // Variables that are not Unicode belong to somebody else; a path of ours with odd bytes is told as not found.
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| {
-            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
         })
         .collect();
     if let Command::Config(command) = &cli.command {
@@ -23,7 +26,10 @@ fn main() -> ExitCode {
         eprint!("{}", outcome.errors);
         return outcome.exit.into();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("kalends: the system gives no threads: {error}");

@@ -9,7 +9,11 @@ use kalends_core::queue::command::CommitOutcome;
 pub fn log(notice: &Notice) {
     match notice {
         Notice::Ready => tracing::info!("ready: schedules and users are known to the store"),
-        Notice::StoreAway { detail, failures, retry_at } => {
+        Notice::StoreAway {
+            detail,
+            failures,
+            retry_at,
+        } => {
             tracing::warn!(failures, %retry_at, "the store does not answer: {detail}");
         }
         Notice::StoreBack { away_ms } => tracing::info!(away_ms, "the store answers again"),
@@ -22,8 +26,18 @@ pub fn log(notice: &Notice) {
         }
         Notice::Overloaded { source, overload } => tracing::warn!(%source, "{overload}"),
         Notice::JobStarted { key, attempt } => tracing::debug!(job = %key, attempt, "started"),
-        Notice::JobDone { key, outcome, duration_ms } => match outcome {
-            CommitOutcome::Synced { upserted, deleted, quarantined, requests, full } => {
+        Notice::JobDone {
+            key,
+            outcome,
+            duration_ms,
+        } => match outcome {
+            CommitOutcome::Synced {
+                upserted,
+                deleted,
+                quarantined,
+                requests,
+                full,
+            } => {
                 tracing::info!(
                     job = %key, upserted, deleted, quarantined, requests, full, duration_ms, "synced"
                 );
@@ -36,17 +50,30 @@ pub fn log(notice: &Notice) {
         Notice::JobRetried { key, failure, at } => {
             tracing::warn!(job = %key, retry_at = %at, "failed, is tried again: {failure}");
         }
-        Notice::JobFailed { key, failure, parked: true } => {
+        Notice::JobFailed {
+            key,
+            failure,
+            parked: true,
+        } => {
             tracing::warn!(job = %key, "parked until the user connects again: {failure}");
         }
-        Notice::JobFailed { key, failure, parked: false } => {
+        Notice::JobFailed {
+            key,
+            failure,
+            parked: false,
+        } => {
             tracing::error!(job = %key, "given up until the next tick: {failure}");
         }
         Notice::JobReleased { key } => tracing::info!(job = %key, "handed back unharmed"),
         Notice::LeaseLost { key } => {
             tracing::warn!(job = %key, "the lease was lost; another process has this job");
         }
-        Notice::Limited { key, scope, until, detail } => {
+        Notice::Limited {
+            key,
+            scope,
+            until,
+            detail,
+        } => {
             tracing::warn!(job = %key, ?scope, %until, "asked to slow down: {detail}");
         }
         Notice::Misconfigured { source, detail } => {
@@ -56,14 +83,21 @@ pub fn log(notice: &Notice) {
             tracing::error!(%user, "Google refused a token as malformed: a fault of Kalends, please report it");
         }
         Notice::Recovered { recovered, buried } => {
-            tracing::warn!(recovered, buried, "jobs of a process that went silent: back in the queue, or given up");
+            tracing::warn!(
+                recovered,
+                buried,
+                "jobs of a process that went silent: back in the queue, or given up"
+            );
         }
         Notice::Refused { detail } => tracing::error!("the store refused a command: {detail}"),
         Notice::EffectTimedOut { what, after_ms } => {
             tracing::warn!(after_ms, "a {what} did not end in time and was given up");
         }
         Notice::ClockCorrected { offset_ms } => {
-            tracing::info!(offset_ms, "this process's clock differs from the store's; the store's counts");
+            tracing::info!(
+                offset_ms,
+                "this process's clock differs from the store's; the store's counts"
+            );
         }
     }
 }

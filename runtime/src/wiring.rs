@@ -38,13 +38,19 @@ impl Refused {
     /// Bad input.
     #[must_use]
     pub fn bad_input(detail: impl Into<String>) -> Self {
-        Refused { exit: Exit::BadInput, detail: detail.into() }
+        Refused {
+            exit: Exit::BadInput,
+            detail: detail.into(),
+        }
     }
 
     /// Something that is needed is in use.
     #[must_use]
     pub fn in_use(detail: impl Into<String>) -> Self {
-        Refused { exit: Exit::InUse, detail: detail.into() }
+        Refused {
+            exit: Exit::InUse,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -54,7 +60,10 @@ impl From<OpenError> for Refused {
             OpenError::InUse { .. } => Exit::InUse,
             _ => Exit::BadInput,
         };
-        Refused { exit, detail: error.to_string() }
+        Refused {
+            exit,
+            detail: error.to_string(),
+        }
     }
 }
 
@@ -92,7 +101,9 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
             calendars: match &config.google.calendars {
                 config::CalendarSelection::Primary => CalendarSelection::Primary,
                 config::CalendarSelection::All => CalendarSelection::AllReadable,
-                config::CalendarSelection::Listed(listed) => CalendarSelection::List(listed.clone()),
+                config::CalendarSelection::Listed(listed) => {
+                    CalendarSelection::List(listed.clone())
+                }
             },
             page_size: config.google.page_size,
             look_back_ms: u64::from(config.google.look_back_days) * DAY_MS,
@@ -101,7 +112,9 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
         enroll: config.users.iter().map(|user| user.id.clone()).collect(),
     });
     let schedule = &config.schedule;
-    settings.schedules.push((schedule.name.clone(), schedule.definition.clone()));
+    settings
+        .schedules
+        .push((schedule.name.clone(), schedule.definition.clone()));
     settings.concurrency = config.worker.concurrency;
     settings.lease_ms = config.worker.lease_ms;
     settings.jitter = schedule.jitter;
@@ -111,9 +124,15 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
     let fetch_ms = config.google.request_timeout_ms.saturating_mul(4) + DEADLINE_MARGIN_MS;
     let graph_ms = match &config.graph {
         GraphConfig::Embedded => Deadlines::default().graph_ms,
-        GraphConfig::Neo4j(neo4j) => neo4j.request_timeout_ms.saturating_mul(2) + DEADLINE_MARGIN_MS,
+        GraphConfig::Neo4j(neo4j) => {
+            neo4j.request_timeout_ms.saturating_mul(2) + DEADLINE_MARGIN_MS
+        }
     };
-    settings.deadlines = Deadlines { fetch_ms, graph_ms, ..Deadlines::default() };
+    settings.deadlines = Deadlines {
+        fetch_ms,
+        graph_ms,
+        ..Deadlines::default()
+    };
     settings
 }
 
@@ -132,7 +151,10 @@ impl RefreshTokens for ConfiguredTokens {
 /// If an address or a key cannot be used.
 pub fn google(config: &Config, clock: Arc<dyn Clock>) -> Result<GoogleCalendar, Refused> {
     let auth = match &config.google.auth {
-        GoogleAuth::RefreshToken { client_id, client_secret } => {
+        GoogleAuth::RefreshToken {
+            client_id,
+            client_secret,
+        } => {
             let tokens = config
                 .users
                 .iter()
@@ -145,8 +167,10 @@ pub fn google(config: &Config, clock: Arc<dyn Clock>) -> Result<GoogleCalendar, 
             }
         }
         GoogleAuth::ServiceAccount { key_json } => {
-            let key = ServiceAccountKey::from_json(key_json.expose().as_bytes())
-                .map_err(|error| Refused::bad_input(format!("google.service_account_key_file: {error}")))?;
+            let key =
+                ServiceAccountKey::from_json(key_json.expose().as_bytes()).map_err(|error| {
+                    Refused::bad_input(format!("google.service_account_key_file: {error}"))
+                })?;
             kalends_adapters::google::GoogleAuth::ServiceAccount(key)
         }
     };
@@ -181,7 +205,8 @@ pub fn graph(config: &Config, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Grap
     let databases = match &neo4j.databases {
         GraphDatabases::Shared(name) => Databases::Shared(name.clone()),
         GraphDatabases::PerUser => {
-            let database = |user: &UserConfig| Some((user.id.clone(), user.graph_database.clone()?));
+            let database =
+                |user: &UserConfig| Some((user.id.clone(), user.graph_database.clone()?));
             let named = config.users.iter().filter_map(database).collect();
             Databases::PerUser(Arc::new(ConfiguredDatabases(named)))
         }
@@ -193,8 +218,8 @@ pub fn graph(config: &Config, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Grap
         databases,
         timeout_ms: neo4j.request_timeout_ms,
     };
-    let graph = Neo4jGraph::new(settings)
-        .map_err(|error| Refused::bad_input(format!("graph.{error}")))?;
+    let graph =
+        Neo4jGraph::new(settings).map_err(|error| Refused::bad_input(format!("graph.{error}")))?;
     Ok(Arc::new(graph))
 }
 

@@ -48,22 +48,33 @@ pub fn compare(truth: impl Iterator<Item = TruthEvent>, snapshot: &GraphSnapshot
     for event in truth {
         verdict.expected += 1;
         people.extend(event.organizer_email.clone());
-        people.extend(event.attendees.iter().filter_map(|guest| guest.email.clone()));
+        people.extend(
+            event
+                .attendees
+                .iter()
+                .filter_map(|guest| guest.email.clone()),
+        );
         let Some(row) = rows.remove(event.id.as_str()) else {
             verdict.differs(|| format!("{} is missing in the graph", event.id));
             continue;
         };
         for (field, expected, found) in differences(&event, row) {
             verdict.differs(|| {
-                format!("{}: {field} is {found} in the graph, {expected} in the calendar", event.id)
+                format!(
+                    "{}: {field} is {found} in the graph, {expected} in the calendar",
+                    event.id
+                )
             });
         }
     }
     for id in rows.keys() {
         verdict.differs(|| format!("{id} is in the graph and not in the calendar"));
     }
-    let contacts: BTreeSet<String> =
-        snapshot.contacts.iter().filter_map(|contact| contact.email.clone()).collect();
+    let contacts: BTreeSet<String> = snapshot
+        .contacts
+        .iter()
+        .filter_map(|contact| contact.email.clone())
+        .collect();
     for person in people.symmetric_difference(&contacts) {
         verdict.differs(|| format!("contact {person} is only on one side"));
     }
@@ -79,45 +90,94 @@ fn differences(event: &TruthEvent, row: &EventRow) -> Vec<Difference> {
             found.push((field, expected, actual));
         }
     };
-    check("etag", event.etag.clone().unwrap_or_default(), row.etag.clone());
+    check(
+        "etag",
+        event.etag.clone().unwrap_or_default(),
+        row.etag.clone(),
+    );
     check("status", event.status.clone(), row.status.clone());
-    check("series", text(&event.recurring_event_id), text(&row.series_id));
-    check("original start", time(event.original_start.as_ref()), row_time(row.original_start.as_ref()));
+    check(
+        "series",
+        text(&event.recurring_event_id),
+        text(&row.series_id),
+    );
+    check(
+        "original start",
+        time(event.original_start.as_ref()),
+        row_time(row.original_start.as_ref()),
+    );
     if event.status == "cancelled" {
         // Of a cancelled instance Google tells no more, and its place is where it was.
-        check("start", time(event.original_start.as_ref()), row_time(Some(&row.start)));
+        check(
+            "start",
+            time(event.original_start.as_ref()),
+            row_time(Some(&row.start)),
+        );
         return found;
     }
     check("name", text(&event.summary), text(&row.name));
-    check("description", text(&event.description), text(&row.description));
+    check(
+        "description",
+        text(&event.description),
+        text(&row.description),
+    );
     check("location", text(&event.location), text(&row.location));
-    check("start", time(event.start.as_ref()), row_time(Some(&row.start)));
+    check(
+        "start",
+        time(event.start.as_ref()),
+        row_time(Some(&row.start)),
+    );
     check("end", time(event.end.as_ref()), row_time(Some(&row.end)));
-    check("recurrence", event.recurrence.join("\n"), row.recurrence.join("\n"));
-    check("organizer", text(&event.organizer_email), text(&organizer(row)));
+    check(
+        "recurrence",
+        event.recurrence.join("\n"),
+        row.recurrence.join("\n"),
+    );
+    check(
+        "organizer",
+        text(&event.organizer_email),
+        text(&organizer(row)),
+    );
     check("attendees", guests(event), attendees(row));
-    check("sequence", event.sequence.unwrap_or(0).to_string(), row.sequence.to_string());
-    let event_type = event.event_type.clone().unwrap_or_else(|| "default".to_owned());
+    check(
+        "sequence",
+        event.sequence.unwrap_or(0).to_string(),
+        row.sequence.to_string(),
+    );
+    let event_type = event
+        .event_type
+        .clone()
+        .unwrap_or_else(|| "default".to_owned());
     check("event type", event_type, row.event_type.clone());
     check("updated", text(&event.updated), text(&row.updated));
     found
 }
 
 fn text(value: &Option<String>) -> String {
-    value.as_ref().map_or_else(|| "nothing".to_owned(), |value| format!("{value:?}"))
+    value
+        .as_ref()
+        .map_or_else(|| "nothing".to_owned(), |value| format!("{value:?}"))
 }
 
 fn time(time: Option<&TruthTime>) -> String {
-    let Some(time) = time else { return "nothing".to_owned() };
+    let Some(time) = time else {
+        return "nothing".to_owned();
+    };
     match (&time.date_time, &time.date) {
-        (Some(at), _) => format!("{at} {} {}", text(&time.time_zone), time.epoch_ms.unwrap_or(i64::MIN)),
+        (Some(at), _) => format!(
+            "{at} {} {}",
+            text(&time.time_zone),
+            time.epoch_ms.unwrap_or(i64::MIN)
+        ),
         (None, Some(day)) => format!("{day} {}", time.epoch_ms.unwrap_or(i64::MIN)),
         (None, None) => "nothing".to_owned(),
     }
 }
 
 fn row_time(time: Option<&EventTime>) -> String {
-    let Some(time) = time else { return "nothing".to_owned() };
+    let Some(time) = time else {
+        return "nothing".to_owned();
+    };
     if time.text.contains('T') {
         format!("{} {} {}", time.text, text(&time.zone), time.epoch_ms)
     } else {
@@ -126,7 +186,9 @@ fn row_time(time: Option<&EventTime>) -> String {
 }
 
 fn organizer(row: &EventRow) -> Option<String> {
-    row.organizer.as_ref().and_then(|person| person.email.clone())
+    row.organizer
+        .as_ref()
+        .and_then(|person| person.email.clone())
 }
 
 fn guests(event: &TruthEvent) -> String {
@@ -137,10 +199,16 @@ fn guests(event: &TruthEvent) -> String {
             (None, Some(name)) => format!("name:{}", name.to_lowercase()),
             (None, None) => continue,
         };
-        let status = guest.response_status.clone().unwrap_or_else(|| "needsAction".to_owned());
+        let status = guest
+            .response_status
+            .clone()
+            .unwrap_or_else(|| "needsAction".to_owned());
         // Of two spellings of one address the first counts.
         guests.entry(key).or_insert_with(|| {
-            format!("{status} optional={} resource={}", guest.optional, guest.resource)
+            format!(
+                "{status} optional={} resource={}",
+                guest.optional, guest.resource
+            )
         });
     }
     format!("{guests:?}")
@@ -153,7 +221,10 @@ fn attendees(row: &EventRow) -> String {
         .map(|attendee| {
             let status = &attendee.response_status;
             let (optional, resource) = (attendee.optional, attendee.resource);
-            (attendee.person.key.clone(), format!("{status} optional={optional} resource={resource}"))
+            (
+                attendee.person.key.clone(),
+                format!("{status} optional={optional} resource={resource}"),
+            )
         })
         .collect();
     format!("{attendees:?}")

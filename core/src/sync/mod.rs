@@ -649,7 +649,8 @@ impl SyncMachine {
             .pop_front()
             .expect("the refused write is still at hand");
         match page::split(write) {
-            page::Split::Halves(first, second) => {
+            page::Split::Halves(halves) => {
+                let [first, second] = *halves;
                 self.writes.push_front(second);
                 self.writes.push_front(first);
                 self.next_write(now)

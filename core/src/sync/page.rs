@@ -84,7 +84,7 @@ pub(super) fn row_hash(row: &CalendarRow) -> u64 {
 /// What is left of a refused write.
 pub(super) enum Split {
     /// It held several events.
-    Halves(GraphWrite, GraphWrite),
+    Halves(Box<[GraphWrite; 2]>),
     /// It held this one event.
     One { id: String },
     /// It held none: the calendar itself is refused.
@@ -121,9 +121,10 @@ pub(super) fn split(write: GraphWrite) -> Split {
     };
     // Deletions and upserts apart first; both kinds are then halved in turn.
     if !deletions.is_empty() && !upserts.is_empty() {
-        return Split::Halves(half(Vec::new(), deletions), half(upserts, Vec::new()));
+        let halves = [half(Vec::new(), deletions), half(upserts, Vec::new())];
+        return Split::Halves(Box::new(halves));
     }
     let upserts_rest = upserts.split_off(upserts.len() / 2);
     let deletions_rest = deletions.split_off(deletions.len() / 2);
-    Split::Halves(half(upserts, deletions), half(upserts_rest, deletions_rest))
+    Split::Halves(Box::new([half(upserts, deletions), half(upserts_rest, deletions_rest)]))
 }

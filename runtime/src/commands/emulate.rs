@@ -33,7 +33,9 @@ pub async fn emulate(command: &EmulateCommand) -> Result<Exit, Refused> {
 async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Refused> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let refused = |error: std::io::Error| {
-        Refused::in_use(format!("{address}: {error}; free that port, or name another one with --port"))
+        Refused::in_use(format!(
+            "{address}: {error}; free that port, or name another one with --port"
+        ))
     };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
@@ -42,9 +44,10 @@ async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Refused> {
 
 async fn serve<E: Emulated>(listener: TcpListener, emulator: E) -> Result<Exit, Refused> {
     let stopped = async {
-        let (Ok(mut term), Ok(mut int)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -53,10 +56,19 @@ async fn serve<E: Emulated>(listener: TcpListener, emulator: E) -> Result<Exit, 
         }
     };
     let emulator = Arc::new(Mutex::new(emulator));
-    let served = face::serve(listener, emulator, Arc::new(SystemClock), FaceOptions::default(), stopped);
+    let served = face::serve(
+        listener,
+        emulator,
+        Arc::new(SystemClock),
+        FaceOptions::default(),
+        stopped,
+    );
     match served.await {
         Ok(()) => Ok(Exit::Done),
-        Err(error) => Err(Refused { exit: Exit::Failed, detail: format!("the emulator stopped: {error}") }),
+        Err(error) => Err(Refused {
+            exit: Exit::Failed,
+            detail: format!("the emulator stopped: {error}"),
+        }),
     }
 }
 
@@ -86,16 +98,24 @@ async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
 fn emulated_google(args: &EmulateGoogleArgs, now: Timestamp) -> Result<GoogleEmulator, Refused> {
     let settings = GoogleSettings::new(args.seed, args.users, args.events, now);
     let mut emulator = GoogleEmulator::new(settings);
-    let Some(path) = &args.fixture else { return Ok(emulator) };
+    let Some(path) = &args.fixture else {
+        return Ok(emulator);
+    };
     let refused = |what: String| Refused::bad_input(format!("{}: {what}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| refused(error.to_string()))?
+        .len();
     if size > FIXTURE_BYTES_MAX {
-        return Err(refused(format!("has {size} bytes; at most {FIXTURE_BYTES_MAX} are read")));
+        return Err(refused(format!(
+            "has {size} bytes; at most {FIXTURE_BYTES_MAX} are read"
+        )));
     }
     let json = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
     let users: Vec<String> = emulator.users().map(|access| access.email).collect();
     for user in users {
-        emulator.load_fixture(&user, &json).map_err(|error| refused(error.to_string()))?;
+        emulator
+            .load_fixture(&user, &json)
+            .map_err(|error| refused(error.to_string()))?;
     }
     Ok(emulator)
 }

@@ -40,14 +40,19 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         schedule = %config.schedule.definition, data_dir = %config.store.data_dir.display(),
         "started"
     );
-    let ports = Ports { store: store.clone(), source: Arc::new(source), graph };
+    let ports = Ports {
+        store: store.clone(),
+        source: Arc::new(source),
+        graph,
+    };
     let clock = SteadyClock::new(SystemClock.now(), 1);
     let (stop, stopped) = watch::channel(None);
     let shutdown_ms = config.worker.shutdown_ms;
     let signals = tokio::spawn(async move {
-        let (Ok(mut term), Ok(mut int)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             tracing::error!("signals cannot be heard here; stop this process with SIGKILL");
             return;
         };
@@ -69,7 +74,15 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     });
     let node = Node::new(clock.now(), settings);
     let effects = Arc::new(Effects::default());
-    drive(node, ports, clock, stopped, effects, |_, notice: &Notice| notices::log(notice)).await;
+    drive(
+        node,
+        ports,
+        clock,
+        stopped,
+        effects,
+        |_, notice: &Notice| notices::log(notice),
+    )
+    .await;
     signals.abort();
     store.close().await;
     tracing::info!("stopped; schedules and waiting jobs stay in the store");

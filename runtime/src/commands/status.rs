@@ -34,7 +34,10 @@ struct Status {
 ///
 /// # Errors
 /// If there is no store, or it cannot be read.
-pub async fn status(args: &StatusArgs, environment: &BTreeMap<String, String>) -> Result<Exit, Refused> {
+pub async fn status(
+    args: &StatusArgs,
+    environment: &BTreeMap<String, String>,
+) -> Result<Exit, Refused> {
     let loaded = load(&args.config.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let data_dir = &loaded.config.store.data_dir;
@@ -56,7 +59,11 @@ async fn read(store: &dyn Store) -> Result<Status, Refused> {
         active: Vec::new(),
         failed: Vec::new(),
     };
-    let jobs = |state, limit| Command::Jobs { state, offset: 0, limit };
+    let jobs = |state, limit| Command::Jobs {
+        state,
+        offset: 0,
+        limit,
+    };
     let commands = [
         Command::Stats,
         Command::Schedules,
@@ -84,10 +91,16 @@ async fn read(store: &dyn Store) -> Result<Status, Refused> {
 
 impl Status {
     fn next(&self, schedule: &ScheduleState) -> Option<Timestamp> {
-        schedule.definition.next_after(schedule.last_tick_at.max(self.now))
+        schedule
+            .definition
+            .next_after(schedule.last_tick_at.max(self.now))
     }
 
-    fn overload(&self, name: &kalends_core::id::SourceName, source: &SourceStats) -> Option<String> {
+    fn overload(
+        &self,
+        name: &kalends_core::id::SourceName,
+        source: &SourceStats,
+    ) -> Option<String> {
         let mut periods = self
             .schedules
             .iter()
@@ -95,7 +108,8 @@ impl Status {
             .filter_map(|(_, schedule)| schedule.definition.period_ms(self.now));
         let period_ms = periods.next()?;
         let users = source.users.saturating_sub(source.parked);
-        overload(users, period_ms, source.settings.jobs.as_ref()).map(|overload| overload.to_string())
+        overload(users, period_ms, source.settings.jobs.as_ref())
+            .map(|overload| overload.to_string())
     }
 
     fn json(&self) -> Value {
@@ -147,7 +161,9 @@ impl Status {
             let _ = writeln!(text, "{words}");
         };
         for (name, schedule) in &self.schedules {
-            let next = self.next(schedule).map_or_else(|| "never".to_owned(), |next| next.to_string());
+            let next = self
+                .next(schedule)
+                .map_or_else(|| "never".to_owned(), |next| next.to_string());
             line(format!("schedule  {name}: {}", schedule.definition));
             line(format!(
                 "          last tick {}, next {next}; {} fired, {} missed",
@@ -171,7 +187,9 @@ impl Status {
                 source.users,
                 source.parked,
                 source.never_synced,
-                source.oldest_success_at.map_or_else(|| "none".to_owned(), |at| self.ago(at))
+                source
+                    .oldest_success_at
+                    .map_or_else(|| "none".to_owned(), |at| self.ago(at))
             ));
             if let Some(reason) = &source.paused {
                 line(format!("          paused by an operator: {reason}"));
@@ -188,11 +206,18 @@ impl Status {
             line(format!("worker    {worker}: {leases} running"));
         }
         for job in &self.active {
-            line(format!("active    {}, attempt {}, lease until {}", job.key, job.attempt, job.at));
+            line(format!(
+                "active    {}, attempt {}, lease until {}",
+                job.key, job.attempt, job.at
+            ));
         }
         for job in &self.failed {
             let error = job.error.as_deref().unwrap_or("no reason given");
-            line(format!("failed    {} ({}): {error}", job.key, self.ago(job.at)));
+            line(format!(
+                "failed    {} ({}): {error}",
+                job.key,
+                self.ago(job.at)
+            ));
         }
         text
     }

@@ -32,7 +32,10 @@ enum Ended {
 ///
 /// # Errors
 /// If something is wrong with what the command was given, or another process has the store.
-pub async fn sync(args: &SyncArgs, environment: &BTreeMap<String, String>) -> Result<Exit, Refused> {
+pub async fn sync(
+    args: &SyncArgs,
+    environment: &BTreeMap<String, String>,
+) -> Result<Exit, Refused> {
     let loaded = load(&args.config.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let config = loaded.config;
@@ -52,16 +55,38 @@ pub async fn sync(args: &SyncArgs, environment: &BTreeMap<String, String>) -> Re
 
     let name = SourceName::google_calendar();
     let now = SystemClock.now();
-    let job = NewJob { user: user.clone(), run_at: now, nominal_at: None, priority: Priority::Now };
+    let job = NewJob {
+        user: user.clone(),
+        run_at: now,
+        nominal_at: None,
+        priority: Priority::Now,
+    };
     let commands = [
-        Command::DefineSource { source: name.clone(), settings: defined },
-        Command::Enroll { source: name.clone(), users: vec![user.clone()], due_at: now },
-        Command::Enqueue { source: name.clone(), jobs: vec![job], checkpoint: None },
+        Command::DefineSource {
+            source: name.clone(),
+            settings: defined,
+        },
+        Command::Enroll {
+            source: name.clone(),
+            users: vec![user.clone()],
+            due_at: now,
+        },
+        Command::Enqueue {
+            source: name.clone(),
+            jobs: vec![job],
+            checkpoint: None,
+        },
     ];
     for command in commands {
         let reply = store.apply(command).await;
-        let failed = |detail: String| Refused { exit: Exit::Failed, detail };
-        match reply.map_err(|unavailable| failed(unavailable.detail))?.value {
+        let failed = |detail: String| Refused {
+            exit: Exit::Failed,
+            detail,
+        };
+        match reply
+            .map_err(|unavailable| failed(unavailable.detail))?
+            .value
+        {
             Reply::Refused { refusal } => return Err(failed(refusal.to_string())),
             _ => continue,
         }
@@ -72,7 +97,11 @@ pub async fn sync(args: &SyncArgs, environment: &BTreeMap<String, String>) -> Re
     let stop = Arc::new(stop);
     let ended: Arc<Mutex<Option<Ended>>> = Arc::default();
     let key = JobKey::Sync { source: name, user };
-    let ports = Ports { store: store.clone(), source: Arc::new(source), graph };
+    let ports = Ports {
+        store: store.clone(),
+        source: Arc::new(source),
+        graph,
+    };
     let shutdown_ms = config.worker.shutdown_ms;
     let interrupted = tokio::spawn(on_interrupt(Arc::clone(&stop), clock, shutdown_ms));
     let observe = {
@@ -80,13 +109,24 @@ pub async fn sync(args: &SyncArgs, environment: &BTreeMap<String, String>) -> Re
         move |_: &Node, notice: &Notice| {
             notices::log(notice);
             if let Some(end) = end_of(notice, &key) {
-                ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
+                ended
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert(end);
                 stop.send_replace(Some(clock.now().plus_ms(shutdown_ms)));
             }
         }
     };
     let node = Node::new(clock.now(), settings);
-    drive(node, ports, clock, stopped, Arc::new(Effects::default()), observe).await;
+    drive(
+        node,
+        ports,
+        clock,
+        stopped,
+        Arc::new(Effects::default()),
+        observe,
+    )
+    .await;
     interrupted.abort();
     store.close().await;
     let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -96,8 +136,17 @@ pub async fn sync(args: &SyncArgs, environment: &BTreeMap<String, String>) -> Re
 fn configured(config: &Config, wanted: &str) -> Result<UserId, Refused> {
     let found = config.users.iter().find(|user| user.id.as_str() == wanted);
     found.map(|user| user.id.clone()).ok_or_else(|| {
-        let known: Vec<&str> = config.users.iter().take(5).map(|user| user.id.as_str()).collect();
-        let known = if known.is_empty() { "nobody".to_owned() } else { known.join(", ") };
+        let known: Vec<&str> = config
+            .users
+            .iter()
+            .take(5)
+            .map(|user| user.id.as_str())
+            .collect();
+        let known = if known.is_empty() {
+            "nobody".to_owned()
+        } else {
+            known.join(", ")
+        };
         Refused::bad_input(format!(
             "{wanted}: no such user is configured; known are {known}{}",
             if config.users.len() > 5 { ", ..." } else { "" }
@@ -105,10 +154,15 @@ fn configured(config: &Config, wanted: &str) -> Result<UserId, Refused> {
     })
 }
 
-async fn on_interrupt(stop: Arc<watch::Sender<Option<Timestamp>>>, clock: SteadyClock, shutdown_ms: u64) {
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+async fn on_interrupt(
+    stop: Arc<watch::Sender<Option<Timestamp>>>,
+    clock: SteadyClock,
+    shutdown_ms: u64,
+) {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return;
     };
     tokio::select! {
@@ -121,9 +175,14 @@ async fn on_interrupt(stop: Arc<watch::Sender<Option<Timestamp>>>, clock: Steady
 fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
     match notice {
         Notice::JobDone { key, outcome, .. } if key == wanted => Some(Ended::Done(outcome.clone())),
-        Notice::JobFailed { key, failure, parked } if key == wanted => {
-            Some(Ended::Failed { detail: failure.detail.clone(), parked: *parked })
-        }
+        Notice::JobFailed {
+            key,
+            failure,
+            parked,
+        } if key == wanted => Some(Ended::Failed {
+            detail: failure.detail.clone(),
+            parked: *parked,
+        }),
         _ => None,
     }
 }
@@ -132,7 +191,13 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
     let (json, words, exit) = match ended {
         Some(Ended::Done(outcome)) => {
             let words = match &outcome {
-                CommitOutcome::Synced { upserted, deleted, quarantined, requests, full } => format!(
+                CommitOutcome::Synced {
+                    upserted,
+                    deleted,
+                    quarantined,
+                    requests,
+                    full,
+                } => format!(
                     "{} synced: {upserted} events written, {deleted} removed, {quarantined} set aside as invalid, \
                      {requests} requests{}",
                     args.user,
@@ -145,14 +210,23 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
             (value, words, Exit::Done)
         }
         Some(Ended::Failed { detail, parked }) => {
-            let hint = if parked { "; the user must connect again" } else { "" };
+            let hint = if parked {
+                "; the user must connect again"
+            } else {
+                ""
+            };
             let words = format!("{} failed: {detail}{hint}", args.user);
-            let value = serde_json::json!({ "outcome": "failed", "error": detail, "parked": parked });
+            let value =
+                serde_json::json!({ "outcome": "failed", "error": detail, "parked": parked });
             (value, words, Exit::Failed)
         }
         None => {
             let words = format!("{} interrupted: the job stays in the queue", args.user);
-            (serde_json::json!({ "outcome": "interrupted" }), words, Exit::Failed)
+            (
+                serde_json::json!({ "outcome": "interrupted" }),
+                words,
+                Exit::Failed,
+            )
         }
     };
     if args.json {

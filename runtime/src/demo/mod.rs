@@ -74,7 +74,11 @@ pub async fn demo(args: &DemoArgs) -> Result<Exit, Refused> {
     } else {
         print!("{}", report.words());
     }
-    Ok(if report.mismatches == 0 && report.failed == 0 { Exit::Done } else { Exit::Failed })
+    Ok(if report.mismatches == 0 && report.failed == 0 {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 /// Where the store lies: a temporary folder, removed at the end, or one that is kept.
@@ -95,9 +99,15 @@ impl Folder {
             }
             return Ok(Folder::Kept(path.to_owned()));
         }
-        tempfile::Builder::new().prefix("kalends-demo-").tempdir().map(Folder::Temporary).map_err(
-            |error| Refused::bad_input(format!("no temporary folder can be made: {error}; set TMPDIR")),
-        )
+        tempfile::Builder::new()
+            .prefix("kalends-demo-")
+            .tempdir()
+            .map(Folder::Temporary)
+            .map_err(|error| {
+                Refused::bad_input(format!(
+                    "no temporary folder can be made: {error}; set TMPDIR"
+                ))
+            })
     }
 
     fn path(&self) -> &Path {
@@ -122,7 +132,10 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
         .map_err(|error| Refused::in_use(format!("the emulator's port is not known: {error}")))?;
     let (stop_google, google_stopped) = oneshot::channel::<()>();
     // Compressing on one side what is unpacked on the other side of the same machine would only show gzip's speed.
-    let options = FaceOptions { gzip: false, ..FaceOptions::default() };
+    let options = FaceOptions {
+        gzip: false,
+        ..FaceOptions::default()
+    };
     let served = tokio::spawn(face::serve(
         listener,
         Arc::clone(&google),
@@ -136,16 +149,27 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
     let store = wiring::store(folder, Arc::new(clock))?;
     let config = config(args, &google, &format!("http://{address}"), folder);
     let source = Arc::new(wiring::google(&config, Arc::new(clock))?);
-    let ports = Ports { store: store.clone(), source: source.clone(), graph: store.clone() };
+    let ports = Ports {
+        store: store.clone(),
+        source: source.clone(),
+        graph: store.clone(),
+    };
     let node = Node::new(clock.now(), node_settings(args, &config));
     drop(config);
     let effects = Arc::new(Effects::default());
     let (stop, stopped) = watch::channel(None);
     let progress = Arc::new(Progress::new(u64::from(args.users), begun));
     let observed = Arc::clone(&progress);
-    let driven = tokio::spawn(drive(node, ports, clock, stopped, Arc::clone(&effects), move |_, notice| {
-        observed.observe(notice, clock.now());
-    }));
+    let driven = tokio::spawn(drive(
+        node,
+        ports,
+        clock,
+        stopped,
+        Arc::clone(&effects),
+        move |_, notice| {
+            observed.observe(notice, clock.now());
+        },
+    ));
 
     let finished = story(args, &google, &progress, &effects, clock).await;
     let shutdown_ms = SHUTDOWN_WORLD_MS * u64::from(rate(args));
@@ -160,7 +184,9 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
     let _ = stop_google.send(());
     served.abort();
     store.close().await;
-    Ok(Report::new(&progress, &finished, &verdict, &effects, &source, duration))
+    Ok(Report::new(
+        &progress, &finished, &verdict, &effects, &source, duration,
+    ))
 }
 
 /// How many times as fast as the world the demo's clock runs.
@@ -203,7 +229,11 @@ fn node_settings(args: &DemoArgs, config: &Config) -> NodeSettings {
     let mut settings = wiring::node_settings(config, args.seed);
     let rate = u64::from(rate(args));
     settings.lease_ms = (settings.lease_ms * rate).min(LEASE_MS_MAX);
-    let Deadlines { store_ms, fetch_ms, graph_ms } = settings.deadlines;
+    let Deadlines {
+        store_ms,
+        fetch_ms,
+        graph_ms,
+    } = settings.deadlines;
     settings.deadlines = Deadlines {
         store_ms: store_ms * rate,
         fetch_ms: fetch_ms * rate,
@@ -231,7 +261,9 @@ async fn story(
     let mut weather = Weather::new(args.seed, users);
     let begun = Instant::now();
     progress.stage(Stage::FirstSync);
-    let mut complete = progress.wait_for_all(clock, effects, Timestamp::from_ms(i64::MIN)).await;
+    let mut complete = progress
+        .wait_for_all(clock, effects, Timestamp::from_ms(i64::MIN))
+        .await;
     let first_sync = begun.elapsed();
 
     progress.stage(Stage::Changing);
@@ -254,7 +286,11 @@ async fn story(
         progress.stage(Stage::Settling);
         complete = progress.wait_for_all(clock, effects, clock.now()).await;
     }
-    Finished { complete, first_sync, weather: weather.tally }
+    Finished {
+        complete,
+        first_sync,
+        weather: weather.tally,
+    }
 }
 
 /// Compares every user's graph with that user's calendar, one user in memory at a time.
@@ -267,7 +303,9 @@ async fn compare_all(google: &Google, store: &EmbeddedStore, progress: &Progress
             Ok(snapshot) => snapshot,
             Err(failure) => {
                 total.mismatches += 1;
-                total.described.push(format!("{email}: the graph cannot be read: {failure}"));
+                total
+                    .described
+                    .push(format!("{email}: the graph cannot be read: {failure}"));
                 continue;
             }
         };
@@ -279,7 +317,10 @@ async fn compare_all(google: &Google, store: &EmbeddedStore, progress: &Progress
         drop(google);
         total.expected += verdict.expected;
         total.mismatches += verdict.mismatches;
-        let described = verdict.described.into_iter().map(|line| format!("{email}: {line}"));
+        let described = verdict
+            .described
+            .into_iter()
+            .map(|line| format!("{email}: {line}"));
         let room = oracle::DESCRIBED_MAX.saturating_sub(total.described.len());
         total.described.extend(described.take(room));
         progress.compared();

@@ -108,13 +108,27 @@ impl Progress {
     pub(super) fn observe(&self, notice: &Notice, now: Timestamp) {
         let mut counts = self.counts();
         match notice {
-            Notice::JobStarted { key: JobKey::Sync { user, .. }, .. } => {
+            Notice::JobStarted {
+                key: JobKey::Sync { user, .. },
+                ..
+            } => {
                 counts.started.insert(user.clone(), now);
             }
-            Notice::JobDone { key: JobKey::Sync { user, .. }, outcome, .. } => {
+            Notice::JobDone {
+                key: JobKey::Sync { user, .. },
+                outcome,
+                ..
+            } => {
                 counts.jobs += 1;
                 let started = counts.started.remove(user).unwrap_or(now);
-                if let CommitOutcome::Synced { upserted, deleted, quarantined, full, .. } = outcome {
+                if let CommitOutcome::Synced {
+                    upserted,
+                    deleted,
+                    quarantined,
+                    full,
+                    ..
+                } = outcome
+                {
                     counts.synced.insert(user.clone(), started);
                     counts.upserted += upserted;
                     counts.deleted += deleted;
@@ -149,7 +163,11 @@ impl Progress {
     pub(super) fn stage(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
         if !self.terminal {
-            eprintln!("{:6.1} s  {}", self.begun.elapsed().as_secs_f64(), stage.words());
+            eprintln!(
+                "{:6.1} s  {}",
+                self.begun.elapsed().as_secs_f64(),
+                stage.words()
+            );
         }
     }
 
@@ -165,16 +183,26 @@ impl Progress {
         effects: &Effects,
         since: Timestamp,
     ) -> bool {
-        self.wait(clock, effects, |counts| {
-            counts.synced.values().filter(|started| **started > since).count() as u64
-        }, self.users)
+        self.wait(
+            clock,
+            effects,
+            |counts| {
+                counts
+                    .synced
+                    .values()
+                    .filter(|started| **started > since)
+                    .count() as u64
+            },
+            self.users,
+        )
         .await
     }
 
     /// Waits until a tick has fired; `false` if nothing happens any more.
     pub(super) async fn wait_for_tick(&self, clock: SteadyClock, effects: &Effects) -> bool {
         let wanted = self.counts().ticks + 1;
-        self.wait(clock, effects, |counts| counts.ticks, wanted).await
+        self.wait(clock, effects, |counts| counts.ticks, wanted)
+            .await
     }
 
     async fn wait(
@@ -198,7 +226,10 @@ impl Progress {
             } else if last_change.0.elapsed() > STALLED {
                 return false;
             }
-            self.show(so_far * self.users / wanted.max(1), &self.rates(clock, effects));
+            self.show(
+                so_far * self.users / wanted.max(1),
+                &self.rates(clock, effects),
+            );
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -219,7 +250,10 @@ impl Progress {
     }
 
     fn show(&self, done: u64, words: &str) {
-        let mut last_line = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_line = self
+            .last_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let every = if self.terminal { LOOK } else { PLAIN_LINE };
         if last_line.elapsed() < every {
             return;
@@ -232,7 +266,9 @@ impl Progress {
         }
         let stage = *self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         let part = (done.min(self.users) as usize * BAR_WIDTH) / (self.users.max(1) as usize);
-        let bar: String = (0..BAR_WIDTH).map(|at| if at < part { '█' } else { '░' }).collect();
+        let bar: String = (0..BAR_WIDTH)
+            .map(|at| if at < part { '█' } else { '░' })
+            .collect();
         // Back to the start of the line, and clear what is left of the one before.
         eprint!("\r\x1b[K{seconds:5.1} s {bar} {}: {words}", stage.words());
         let _ = std::io::stderr().flush();

@@ -63,7 +63,8 @@ impl Report {
         duration: Duration,
     ) -> Self {
         let totals = progress.totals();
-        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let milliseconds =
+            |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let first_sync_ms = milliseconds(finished.first_sync);
         let never_synced = progress.users() - totals.synced;
         let mut report = Report {
@@ -127,18 +128,27 @@ impl Report {
             totals.retried
         ));
         if totals.quarantined > 0 {
-            line(format!("{} invalid events were set aside.", totals.quarantined));
+            line(format!(
+                "{} invalid events were set aside.",
+                totals.quarantined
+            ));
         }
         for difference in &verdict.described {
             line(format!("  differs: {difference}"));
         }
         if !finished.complete {
-            line("It came to a halt before everybody was synced; the figures are what there is.".to_owned());
+            line(
+                "It came to a halt before everybody was synced; the figures are what there is."
+                    .to_owned(),
+            );
         }
         line(if self.mismatches == 0 && self.failed == 0 {
             "Every graph equals its calendar, item by item.".to_owned()
         } else {
-            format!("NOT equal: {} differences, {} failed.", self.mismatches, self.failed)
+            format!(
+                "NOT equal: {} differences, {} failed.",
+                self.mismatches, self.failed
+            )
         });
         words
     }
@@ -158,7 +168,9 @@ impl Report {
 
 /// The high-water mark of this process's memory (Linux: `VmHWM` in `/proc/self/status`), in MiB.
 fn peak_rss_mb() -> u64 {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return 0;
+    };
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
     kib.unwrap_or(0).div_ceil(1_024)

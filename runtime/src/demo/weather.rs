@@ -33,7 +33,11 @@ pub(super) struct Weather {
 
 impl Weather {
     pub(super) fn new(seed: u64, users: Vec<String>) -> Self {
-        Weather { rng: substream(seed, "weather"), users, tally: Tally::default() }
+        Weather {
+            rng: substream(seed, "weather"),
+            users,
+            tally: Tally::default(),
+        }
     }
 
     fn draw_users(&mut self, wanted: u64) -> BTreeSet<String> {
@@ -75,7 +79,11 @@ impl Weather {
     /// Google refuses everybody for a while.
     pub(super) fn burst(&mut self, google: &mut GoogleEmulator, now: Timestamp) {
         let until = now.plus_ms(BURST_MS);
-        let burst = Fault::LimitedUntil { until, status: 429, retry_after_s: None };
+        let burst = Fault::LimitedUntil {
+            until,
+            status: 429,
+            retry_after_s: None,
+        };
         if google.inject(None, burst).is_ok() {
             self.tally.bursts += 1;
         }
