@@ -310,6 +310,33 @@ fn a_job_that_kills_its_process_is_buried() {
 }
 
 #[test]
+fn a_claim_takes_back_a_bounded_batch_and_asks_to_be_called_again() {
+    let users: Vec<String> = (0..=EXPIRE_BATCH_MAX)
+        .map(|n| format!("user {n}"))
+        .collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    // The project's limit leaves room for them all; the job limit is lifted.
+    let mut desk = Desk::unlimited(&users);
+    for name in &users {
+        desk.enqueue(0, name);
+    }
+    assert_eq!(desk.claim(0, 1_000).len(), users.len());
+    for (recovered, next_ms) in [(100, 30_000), (1, 30_000)] {
+        let reply = desk.claim_reply(30_000, "idle", 0, &[]);
+        assert_eq!(
+            reply,
+            Reply::Claimed {
+                leases: Vec::new(),
+                recovered,
+                buried: 0,
+                next_at: Some(at(next_ms)),
+            }
+        );
+    }
+    assert_eq!(desk.claim(30_001, 1_000).len(), users.len());
+}
+
+#[test]
 fn a_scheduled_wish_does_not_shorten_a_backoff_but_sync_now_does() {
     let mut desk = Desk::unlimited(&["ada"]);
     desk.enqueue(0, "ada");
