@@ -1,27 +1,31 @@
-//! A secret as a type of its own, so that it cannot slip into a log, an error or a `{:?}`.
+//! Text that must not be seen: a password, a token, a key.
+//!
+//! The type has no `Display` and no `Serialize`, and its `Debug` shows three stars, so that a secret can only leave the
+//! process by a call of [`Secret::expose`], which is easy to search for.
 
-use std::fmt;
+use serde::Deserialize;
 
-/// Text that must not be shown: a password, a token, a key.
-#[derive(Clone, PartialEq, Eq)]
+/// A secret.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes `text` in.
+    /// Hides `text`.
     #[must_use]
-    pub fn new(text: String) -> Self {
-        Secret(text)
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
     }
 
-    /// The text itself: for the one place that sends it.
+    /// The text itself: for the header, the form or the key that needs it, never for a log or an error.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("***")
     }
 }
@@ -32,8 +36,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_shown() {
-        let secret = Secret::new("hunter2".to_owned());
-        assert_eq!(format!("{secret:?}"), "***");
+        let secret: Secret = serde_json::from_str("\"hunter2\"").unwrap();
+        assert_eq!(format!("{:?} {:?}", secret, Some(&secret)), "*** Some(***)");
         assert_eq!(secret.expose(), "hunter2");
     }
 }
