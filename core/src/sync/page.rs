@@ -126,5 +126,8 @@ pub(super) fn split(write: GraphWrite) -> Split {
     }
     let upserts_rest = upserts.split_off(upserts.len() / 2);
     let deletions_rest = deletions.split_off(deletions.len() / 2);
-    Split::Halves(Box::new([half(upserts, deletions), half(upserts_rest, deletions_rest)]))
+    Split::Halves(Box::new([
+        half(upserts, deletions),
+        half(upserts_rest, deletions_rest),
+    ]))
 }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kalends_adapters::embedded::EmbeddedStore;
-use kalends_adapters::google::GoogleCalendar;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::UserId;
 use kalends_core::node::Node;

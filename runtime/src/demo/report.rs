@@ -127,6 +127,10 @@ impl Report {
             totals.full_syncs,
             totals.retried
         ));
+        line(format!(
+            "Events written or changed: {}, removed: {}.",
+            totals.upserted, totals.deleted
+        ));
         if totals.quarantined > 0 {
             line(format!(
                 "{} invalid events were set aside.",
