@@ -850,16 +850,16 @@ impl Model {
                 if self.source(&source).is_none() {
                     return unknown(source);
                 }
-                let mut count = 0;
+                let mut enrolled = Vec::new();
                 for name in users {
                     if let Some(user) = self.user(&source, &name) {
                         if user.state.parked.take().is_some() {
                             user.state.due_at = due_at;
-                            count += 1;
+                            enrolled.push(name);
                         }
                         continue;
                     }
-                    count += 1;
+                    enrolled.push(name.clone());
                     self.users.push(User {
                         source: source.clone(),
                         name,
@@ -879,7 +879,10 @@ impl Model {
                         requests: SlidingWindow::new(1_000),
                     });
                 }
-                Reply::Count { count }
+                Reply::Enrolled {
+                    source,
+                    users: enrolled,
+                }
             }
             Command::Unenroll { source, users } => {
                 let before = self.users.len();
@@ -1113,7 +1116,10 @@ impl Model {
             return Reply::AlreadyDone;
         }
         let close = |gate: &mut Option<Timestamp>, streak: &mut u32| {
-            *streak += 1;
+            // Told while it is closed: of the same moment.
+            if *streak == 0 || gate.is_none_or(|until| until <= now) {
+                *streak += 1;
+            }
             let mut grown_ms = 1_000;
             for _ in 1..*streak {
                 grown_ms = 64_000.min(grown_ms * 2);
