@@ -404,8 +404,8 @@ pub enum Reply {
     DueUsers {
         /// The users with their due times, the most overdue first.
         users: Vec<(Timestamp, UserId)>,
-        /// How many are due by then in all, this page and those before it included only while still due.
-        due_total: u64,
+        /// How many are due by then in all; told with the first page only, because counting them costs time.
+        due_total: Option<u64>,
     },
     /// One user, if enrolled.
     User {

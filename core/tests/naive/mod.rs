@@ -828,7 +828,7 @@ impl Model {
                     .filter(|(due, _)| *due <= due_by)
                     .collect();
                 due.sort();
-                let due_total = due.len() as u64;
+                let due_total = after.is_none().then_some(due.len() as u64);
                 due.retain(|entry| after.as_ref().is_none_or(|after| entry > after));
                 due.truncate(limit as usize);
                 Reply::DueUsers {
