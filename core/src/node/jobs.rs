@@ -191,12 +191,12 @@ impl Node {
                 let timeout_ms = self.settings.deadlines.graph_ms;
                 self.send_effect(now, token, Op::Graph(write), timeout_ms, EffectKind::Graph);
             }
-            Step::Checkpoint { progress } => {
+            Step::Checkpoint { progress, requests } => {
                 let lease = slot.lease.clone();
                 let command = Command::Checkpoint {
                     lease,
                     progress: Some(progress),
-                    requests: 1,
+                    requests,
                 };
                 self.send_store(now, Purpose::Job(token), command);
             }

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::id::CalendarId;
 use crate::time::{DAY_MS, Timestamp};
 
-/// How many invalid events are remembered with their reasons, a calendar.
-pub const QUARANTINE_KEPT_MAX: usize = 20;
+/// How many invalid events are remembered with their reasons, over all calendars of a user.
+pub const QUARANTINE_KEPT_MAX: usize = 50;
+
+/// The longest id that is kept with an invalid event, in characters.
+pub const QUARANTINE_ID_CHARS_MAX: usize = 100;
 
 /// The longest reason that is kept with an invalid event, in characters.
 pub const QUARANTINE_REASON_CHARS_MAX: usize = 200;
@@ -23,6 +26,30 @@ pub struct Pass {
     pub full_generation: Option<u64>,
     /// The next page; `None`: the first one.
     pub page_token: Option<String>,
+    /// Pages read so far.
+    #[serde(default)]
+    pub pages: u32,
+}
+
+impl Pass {
+    /// An incremental pass from its first page.
+    #[must_use]
+    pub fn incremental() -> Self {
+        Pass {
+            full_generation: None,
+            page_token: None,
+            pages: 0,
+        }
+    }
+
+    /// A full pass from its first page, that stamps `generation`.
+    #[must_use]
+    pub fn full(generation: u64) -> Self {
+        Pass {
+            full_generation: Some(generation),
+            ..Pass::incremental()
+        }
+    }
 }
 
 /// Where one calendar stands.
@@ -43,6 +70,9 @@ pub struct CalendarCursor {
     /// The traversal under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<Pass>,
+    /// The title from the user's own list of calendars, where that is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// A hash of the calendar's own properties as last written; 0: never written.
     #[serde(default)]
     pub row_hash: u64,
@@ -55,7 +85,7 @@ pub struct CalendarCursor {
     /// Not readable since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unavailable_since: Option<Timestamp>,
-    /// Invalid events with the reason, by id, at most [`QUARANTINE_KEPT_MAX`].
+    /// Invalid events with the reason, by id; at most [`QUARANTINE_KEPT_MAX`] over all calendars.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,
 }
@@ -70,6 +100,7 @@ impl CalendarCursor {
             fingerprint: 0,
             generation: 0,
             pass: None,
+            title: None,
             row_hash: 0,
             resync_day: 0,
             resyncs: 0,
@@ -92,13 +123,14 @@ impl CalendarCursor {
         true
     }
 
-    /// Remembers an invalid event, within bounds.
-    pub fn quarantine(&mut self, id: &str, reason: &str) {
-        if self.quarantined.len() >= QUARANTINE_KEPT_MAX && !self.quarantined.contains_key(id) {
+    /// Remembers an invalid event, if there is `room` for more.
+    pub fn quarantine(&mut self, id: &str, reason: &str, room: usize) {
+        let id: String = id.chars().take(QUARANTINE_ID_CHARS_MAX).collect();
+        if room == 0 && !self.quarantined.contains_key(&id) {
             return;
         }
         let reason = reason.chars().take(QUARANTINE_REASON_CHARS_MAX).collect();
-        self.quarantined.insert(id.to_owned(), reason);
+        self.quarantined.insert(id, reason);
     }
 }
 
@@ -107,6 +139,9 @@ impl CalendarCursor {
 pub struct SyncCursor {
     /// Each calendar that is or was kept.
     pub calendars: BTreeMap<CalendarId, CalendarCursor>,
+    /// What is left to do of a round that was broken off; empty: the next round begins with all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub round: Vec<CalendarId>,
 }
 
 impl SyncCursor {
@@ -115,6 +150,17 @@ impl SyncCursor {
     pub fn read(text: Option<&str>) -> Self {
         text.and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default()
+    }
+
+    /// How many more invalid events can be remembered.
+    #[must_use]
+    pub fn quarantine_room(&self) -> usize {
+        let kept: usize = self
+            .calendars
+            .values()
+            .map(|calendar| calendar.quarantined.len())
+            .sum();
+        QUARANTINE_KEPT_MAX.saturating_sub(kept)
     }
 
     /// The cursor as text.
@@ -133,8 +179,8 @@ mod tests {
         let mut cursor = SyncCursor::default();
         let mut calendar = CalendarCursor::new(Timestamp::from_ms(5));
         calendar.pass = Some(Pass {
-            full_generation: Some(3),
             page_token: Some("p".to_owned()),
+            ..Pass::full(3)
         });
         cursor
             .calendars
@@ -155,17 +201,24 @@ mod tests {
     }
 
     #[test]
-    fn quarantine_is_bounded() {
-        let mut calendar = CalendarCursor::new(Timestamp::EPOCH);
-        for index in 0..100 {
-            calendar.quarantine(&format!("e{index}"), &"x".repeat(1_000));
+    fn quarantine_is_bounded_over_all_calendars() {
+        let mut cursor = SyncCursor::default();
+        for name in ["a", "b"] {
+            let mut calendar = CalendarCursor::new(Timestamp::EPOCH);
+            let mut room = cursor.quarantine_room();
+            for index in 0..40 {
+                calendar.quarantine(
+                    &format!("{index}{}", "i".repeat(900)),
+                    &"x".repeat(1_000),
+                    room,
+                );
+                room = room.saturating_sub(1);
+            }
+            cursor
+                .calendars
+                .insert(CalendarId::new(name).unwrap(), calendar);
         }
-        assert_eq!(calendar.quarantined.len(), QUARANTINE_KEPT_MAX);
-        assert!(
-            calendar
-                .quarantined
-                .values()
-                .all(|reason| reason.len() <= 200)
-        );
+        assert_eq!(cursor.quarantine_room(), 0);
+        assert!(cursor.write().len() < QUARANTINE_KEPT_MAX * 320 + 1_000);
     }
 }

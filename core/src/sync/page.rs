@@ -37,11 +37,18 @@ pub(super) fn batch(
     cursor: &mut CalendarCursor,
     events: Vec<ApiEvent>,
     unreadable: Vec<UnreadableItem>,
+    room: usize,
 ) -> Batch {
     let mut quarantined = 0;
-    for item in unreadable {
+    let kept_before = cursor.quarantined.len();
+    let mut set_aside = |cursor: &mut CalendarCursor, id: &str, reason: &str| {
         quarantined += 1;
-        cursor.quarantine(item.id.as_deref().unwrap_or("(no id)"), &item.reason);
+        let more = cursor.quarantined.len().saturating_sub(kept_before);
+        let id = if id.is_empty() { "(no id)" } else { id };
+        cursor.quarantine(id, reason, room.saturating_sub(more));
+    };
+    for item in unreadable {
+        set_aside(cursor, item.id.as_deref().unwrap_or_default(), &item.reason);
     }
     let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
     for event in events {
@@ -49,8 +56,7 @@ pub(super) fn batch(
             Converted::Upsert(row) => (row.id.clone(), Wanted::Upsert(row)),
             Converted::Delete(deletion) => (deletion.id.clone(), Wanted::Delete(deletion)),
             Converted::Quarantine { id, reason } => {
-                quarantined += 1;
-                cursor.quarantine(if id.is_empty() { "(no id)" } else { &id }, &reason);
+                set_aside(cursor, &id, &reason);
                 continue;
             }
         };
@@ -85,8 +91,8 @@ pub(super) fn row_hash(row: &CalendarRow) -> u64 {
 pub(super) enum Split {
     /// It held several events.
     Halves(Box<[GraphWrite; 2]>),
-    /// It held this one event.
-    One { id: String },
+    /// It held this one event; with the same write without events.
+    One { id: String, empty: Box<GraphWrite> },
     /// It held none: the calendar itself is refused.
     None,
 }
@@ -104,13 +110,6 @@ pub(super) fn split(write: GraphWrite) -> Split {
     else {
         return Split::None;
     };
-    if upserts.len() + deletions.len() <= 1 {
-        let id = upserts
-            .pop()
-            .map(|row| row.id)
-            .or_else(|| deletions.pop().map(|gone| gone.id));
-        return id.map_or(Split::None, |id| Split::One { id });
-    }
     let half = |upserts, deletions| GraphWrite::Apply {
         user: user.clone(),
         fence,
@@ -119,6 +118,14 @@ pub(super) fn split(write: GraphWrite) -> Split {
         upserts,
         deletions,
     };
+    if upserts.len() + deletions.len() <= 1 {
+        let id = upserts
+            .pop()
+            .map(|row| row.id)
+            .or_else(|| deletions.pop().map(|gone| gone.id));
+        let empty = Box::new(half(Vec::new(), Vec::new()));
+        return id.map_or(Split::None, |id| Split::One { id, empty });
+    }
     // Deletions and upserts apart first; both kinds are then halved in turn.
     if !deletions.is_empty() && !upserts.is_empty() {
         let halves = [half(Vec::new(), deletions), half(upserts, Vec::new())];

@@ -1,9 +1,13 @@
 //! The machine against scripted answers: each test is a sentence of the protocol.
 
 use super::*;
-use crate::failure::LimitScope;
+use crate::failure::{FailureKind, LimitScope};
 use crate::google::event::{ApiEvent, ApiTime};
+use crate::google::page::{CalendarEntry, CalendarsPage, EventsPage, PageEnd};
+use crate::google::query::{EventsFrom, EventsQuery};
 use crate::graph::GraphCounts;
+use crate::id::UserId;
+use crate::queue::command::LeaseToken;
 
 const NOW: Timestamp = Timestamp::from_ms(1_790_000_000_000);
 const FENCE: LeaseToken = LeaseToken(77);
@@ -113,7 +117,7 @@ fn a_first_sync_goes_page_by_page_and_sweeps_at_its_end() {
     assert_eq!(query(&step).from, EventsFrom::Full { window_start });
     let step = machine.resume(NOW, page(vec![event("e2"), event("e1")], next("p2")));
     assert_eq!(upserted(&step), ["e1", "e2"]);
-    let Step::Checkpoint { progress } = machine.resume(NOW, written()) else {
+    let Step::Checkpoint { progress, .. } = machine.resume(NOW, written()) else {
         panic!("the page is not checkpointed");
     };
     assert!(progress.contains("p2"));
@@ -173,7 +177,7 @@ fn whoever_takes_over_goes_on_at_the_page_where_it_stopped() {
     let mut first = machine(None);
     first.begin(NOW);
     first.resume(NOW, page(vec![event("e1")], next("p2")));
-    let Step::Checkpoint { progress } = first.resume(NOW, written()) else {
+    let Step::Checkpoint { progress, .. } = first.resume(NOW, written()) else {
         panic!("the page is not checkpointed");
     };
     let user = UserId::new("ada@example.com").unwrap();
@@ -215,8 +219,12 @@ fn a_lost_token_leads_to_one_full_pass_with_the_old_window_and_a_second_loss_is_
     );
     let step = machine.resume(later, failed(FailureKind::Gone { malformed: true }));
     assert_eq!(machine.tally().malformed_tokens, 1);
+    assert!(
+        matches!(step, Step::Checkpoint { requests: 0, .. }),
+        "what was done is saved"
+    );
     assert!(matches!(
-        end(step),
+        end(machine.resume(later, saved())),
         End::Failed(Failure {
             kind: FailureKind::Permanent,
             ..
@@ -232,7 +240,11 @@ fn full_resyncs_have_a_budget_a_day() {
         machine.begin(NOW);
         let step = machine.resume(NOW, failed(FailureKind::Gone { malformed: false }));
         if round == 4 {
-            assert!(matches!(end(step), End::Failed(_)));
+            assert!(matches!(step, Step::Checkpoint { requests: 0, .. }));
+            let End::Failed(failure) = end(machine.resume(NOW, saved())) else {
+                panic!("the budget has no end");
+            };
+            assert!(failure.detail.contains("tomorrow"));
             return;
         }
         machine.resume(NOW, saved());
@@ -260,14 +272,21 @@ fn an_end_without_a_token_is_an_error_and_the_old_token_stays() {
     let mut machine = machine(Some(&synced()));
     machine.begin(NOW);
     let step = machine.resume(NOW, page(vec![], PageEnd::Done { sync_token: None }));
+    let Step::Checkpoint {
+        progress,
+        requests: 0,
+    } = step
+    else {
+        panic!("not saved: {step:?}");
+    };
+    assert!(progress.contains("t1"));
     assert!(matches!(
-        end(step),
+        end(machine.resume(NOW, saved())),
         End::Failed(Failure {
             kind: FailureKind::Transient { .. },
             ..
         })
     ));
-    assert!(machine.progress().contains("t1"));
 }
 
 #[test]
@@ -445,4 +464,184 @@ fn of_two_states_of_one_event_in_a_page_the_newer_wins() {
     };
     assert_eq!(upserts.len(), 1);
     assert_eq!(upserts[0].name.as_deref(), Some("newer"));
+}
+
+fn listed(names: &[&str]) -> SyncSettings {
+    let list = names
+        .iter()
+        .map(|name| CalendarId::new(name).unwrap())
+        .collect();
+    SyncSettings {
+        calendars: CalendarSelection::List(list),
+        ..SyncSettings::default()
+    }
+}
+
+fn machine_for(settings: SyncSettings, cursor: Option<&str>) -> SyncMachine {
+    SyncMachine::new(
+        UserId::new("ada@example.com").unwrap(),
+        FENCE,
+        settings,
+        cursor,
+        1,
+    )
+}
+
+#[test]
+fn a_calendar_that_fails_does_not_starve_the_others() {
+    let mut machine = machine_for(listed(&["a@example.com", "b@example.com"]), None);
+    machine.begin(NOW);
+    let step = machine.resume(NOW, failed(FailureKind::Permanent));
+    assert!(matches!(step, Step::Checkpoint { requests: 1, .. }));
+    assert_eq!(
+        query(&machine.resume(NOW, saved())).calendar.as_str(),
+        "b@example.com"
+    );
+    machine.resume(NOW, page(vec![event("e1")], done("t1")));
+    machine.resume(NOW, written());
+    let Step::Checkpoint {
+        progress,
+        requests: 0,
+    } = machine.resume(NOW, written())
+    else {
+        panic!("what was done is not saved");
+    };
+    assert!(progress.contains("t1"));
+    let End::Failed(failure) = end(machine.resume(NOW, saved())) else {
+        panic!("the failure is not told");
+    };
+    assert!(failure.detail.contains("a@example.com"));
+}
+
+#[test]
+fn a_round_that_was_broken_off_goes_on_with_what_is_left() {
+    let settings = listed(&["a@example.com", "b@example.com", "c@example.com"]);
+    let mut first = machine_for(settings.clone(), None);
+    first.begin(NOW);
+    first.resume(NOW, page(vec![], done("t1")));
+    first.resume(NOW, written());
+    let Step::Checkpoint { progress, .. } = first.resume(NOW, written()) else {
+        panic!("no leave is asked for the second calendar");
+    };
+    let mut second = machine_for(settings.clone(), Some(&progress));
+    assert_eq!(query(&second.begin(NOW)).calendar.as_str(), "b@example.com");
+    second.resume(NOW, page(vec![], done("t2")));
+    second.resume(NOW, written());
+    second.resume(NOW, written());
+    assert_eq!(
+        query(&second.resume(NOW, saved())).calendar.as_str(),
+        "c@example.com"
+    );
+    second.resume(NOW, page(vec![], done("t3")));
+    second.resume(NOW, written());
+    let cursor = cursor_of(end(second.resume(NOW, written())));
+    let mut third = machine_for(settings, Some(&cursor));
+    assert_eq!(
+        query(&third.begin(NOW)).calendar.as_str(),
+        "a@example.com",
+        "the next round is whole"
+    );
+}
+
+#[test]
+fn an_empty_list_of_calendars_removes_nothing() {
+    let settings = SyncSettings {
+        calendars: CalendarSelection::AllReadable,
+        ..SyncSettings::default()
+    };
+    let mut machine = machine_for(settings, Some(&synced()));
+    machine.begin(NOW);
+    let list = CalendarsPage {
+        calendars: Vec::new(),
+        next_page_token: None,
+    };
+    let step = machine.resume(NOW, Answer::Fetched(Ok(FetchReply::Calendars(list))));
+    assert!(matches!(
+        end(step),
+        End::Failed(Failure {
+            kind: FailureKind::Transient { .. },
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_graph_that_refuses_everything_is_no_reason_to_quarantine_everything() {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    let mut step = machine.resume(NOW, page(vec![event("a"), event("b")], done("t2")));
+    let mut writes = 0;
+    while let Step::Write(_) = &step {
+        writes += 1;
+        let refusal = Failure::new(FailureKind::Rejected, "no such statement");
+        step = machine.resume(NOW, Answer::Written(Err(refusal)));
+        assert!(writes < 5, "it goes on and on");
+    }
+    assert!(matches!(end(step), End::Failed(_)));
+}
+
+#[test]
+fn pages_that_go_in_circles_are_an_error() {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    machine.resume(NOW, page(vec![], next("p2")));
+    machine.resume(NOW, saved());
+    let step = machine.resume(NOW, page(vec![], next("p2")));
+    assert!(matches!(step, Step::Checkpoint { requests: 0, .. }));
+    assert!(matches!(end(machine.resume(NOW, saved())), End::Failed(_)));
+}
+
+#[test]
+fn a_page_token_that_grew_old_costs_a_pass_and_not_the_sync_token() {
+    let mut first = machine(Some(&synced()));
+    first.begin(NOW);
+    let Step::Checkpoint { progress, .. } = first.resume(NOW, page(vec![], next("p2"))) else {
+        panic!("the page is not checkpointed");
+    };
+    let mut second = machine(Some(&progress));
+    assert_eq!(query(&second.begin(NOW)).page_token.as_deref(), Some("p2"));
+    second.resume(NOW, failed(FailureKind::Gone { malformed: true }));
+    let step = second.resume(NOW, saved());
+    assert_eq!(query(&step).from, EventsFrom::SyncToken("t1".to_owned()));
+    assert_eq!(query(&step).page_token, None);
+    // Only if that is refused, too, the token is lost.
+    second.resume(NOW, failed(FailureKind::Gone { malformed: false }));
+    assert!(matches!(
+        query(&second.resume(NOW, saved())).from,
+        EventsFrom::Full { .. }
+    ));
+}
+
+#[test]
+fn a_full_pass_that_begins_anew_does_so_under_a_larger_generation() {
+    let mut machine = machine(None);
+    machine.begin(NOW);
+    machine.resume(NOW, page(vec![event("e1")], next("p2")));
+    machine.resume(NOW, written());
+    machine.resume(NOW, saved());
+    machine.resume(NOW, failed(FailureKind::Gone { malformed: false }));
+    machine.resume(NOW, saved());
+    let step = machine.resume(NOW, page(vec![event("e2")], done("t1")));
+    assert!(matches!(
+        step,
+        Step::Write(GraphWrite::Apply { generation: 78, .. })
+    ));
+}
+
+#[test]
+fn birthdays_are_read_in_full_each_time() {
+    let settings = listed(&["x#contacts@group.v.calendar.google.com"]);
+    let mut cursor = None;
+    for _ in 0..6 {
+        let mut machine = machine_for(settings.clone(), cursor.as_deref());
+        assert!(matches!(
+            query(&machine.begin(NOW)).from,
+            EventsFrom::Full { .. }
+        ));
+        let mut step = machine.resume(NOW, page(vec![], done("t1")));
+        while matches!(step, Step::Write(_)) {
+            step = machine.resume(NOW, written());
+        }
+        cursor = Some(cursor_of(end(step)));
+    }
 }
