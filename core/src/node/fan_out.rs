@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 /// How far a fan-out came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Progress {
+    /// The tick: another one begins anew.
+    tick: Timestamp,
     /// The users are laid out from here.
     base: Timestamp,
     /// How many were due at the start: the places are dealt by it.
@@ -44,7 +46,9 @@ impl FanOut {
         progress: Option<&str>,
     ) -> Self {
         // Progress that cannot be read means from the start: jobs coalesce, so nothing is doubled.
-        let progress = progress.and_then(|text| serde_json::from_str(text).ok());
+        let progress: Option<Progress> = progress.and_then(|text| serde_json::from_str(text).ok());
+        // A later tick coalesced into one that was broken off: its users are laid out from now, not from then.
+        let progress = progress.filter(|progress| progress.tick == tick);
         FanOut {
             source,
             tick,
@@ -95,6 +99,7 @@ impl FanOut {
         }
         let (spread, jitter) = layout;
         let progress = self.progress.get_or_insert(Progress {
+            tick: self.tick,
             // A tick that comes late is laid out from now, not all at once.
             base: self.tick.max(store_now),
             total: due_total.unwrap_or(0),

@@ -17,6 +17,8 @@ use crate::time::{MINUTE_MS, Timestamp};
 
 /// How long a source whose set-up is wrong is left alone, in milliseconds.
 const MISCONFIGURED_PAUSE_MS: u64 = 5 * MINUTE_MS;
+/// A job whose writes the graph refused as too old goes back for this long, in milliseconds.
+const FENCED_PAUSE_MS: u64 = 5_000;
 /// A job that this process cannot do goes back for this long, in milliseconds.
 const FOREIGN_JOB_MS: u64 = MINUTE_MS;
 /// Added at random to a pause that a limit imposes, so that processes do not come back in step, in milliseconds.
@@ -124,7 +126,7 @@ impl Node {
                 let tick = lease
                     .nominal_at
                     .unwrap_or_else(|| self.link.store_time(now));
-                let period_ms = self.period_ms(&source, tick);
+                let period_ms = self.room_ms(schedule, tick);
                 let cursor = lease.cursor.as_deref();
                 Some(Work::FanOut(FanOut::new(source, tick, period_ms, cursor)))
             }
@@ -280,12 +282,11 @@ impl Node {
         if let Reply::Refused { refusal } = &reply {
             if *refusal == Refusal::LeaseLost {
                 self.drop_lost(token);
+                self.slot_freed(now);
             } else {
                 let detail = format!("{}: {refusal}", slot.lease.key);
-                self.notice(Notice::Refused { detail });
-                self.slots.remove(&token);
+                self.store_refused(now, token, detail);
             }
-            self.slot_freed(now);
             return;
         }
         if slot.ending.is_some() {
@@ -320,10 +321,47 @@ impl Node {
             (Work::FanOut(_), Reply::Enqueued { .. }) => self.fan_out_next(now, token),
             (_, reply) => {
                 let detail = format!("{}: an answer out of place: {reply:?}", slot.lease.key);
-                self.notice(Notice::Refused { detail });
-                self.slots.remove(&token);
-                self.slot_freed(now);
+                self.store_refused(now, token, detail);
             }
+        }
+    }
+
+    /// The store will not take this. The lease is still ours, so the job must not just be dropped: it would be given to
+    /// us again for ever.
+    fn store_refused(&mut self, now: Timestamp, token: LeaseToken, detail: String) {
+        self.notice(Notice::Refused {
+            detail: detail.clone(),
+        });
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("the caller has just seen it");
+        if matches!(slot.ending, Some(Ending::Failed { .. })) {
+            // Not even that it failed is taken: the lease ends by itself, and stalls are counted.
+            self.slots.remove(&token);
+            self.slot_freed(now);
+            return;
+        }
+        slot.ending = None;
+        let ending = Ending::Failed {
+            failure: Failure::permanent(detail.clone()),
+            parked: false,
+        };
+        let next_due_at = self.next_due_of(token);
+        self.end_job(now, token, ending, |lease| Command::Fail {
+            lease,
+            error: detail,
+            next_due_at,
+            park: None,
+        });
+    }
+
+    /// When the user of this job is due again.
+    fn next_due_of(&self, token: LeaseToken) -> Option<Timestamp> {
+        let slot = &self.slots[&token];
+        match &slot.work {
+            Work::Sync { source, .. } => self.next_due(source, slot.nominal_at?),
+            Work::FanOut(_) => None,
         }
     }
 
@@ -358,17 +396,15 @@ impl Node {
             Command::Complete { lease, commit }
         });
         // The children may be due already.
-        self.claim.at = self.claim.at.min(now);
+        self.claim.soon(now);
     }
 
     fn sync_ended(&mut self, now: Timestamp, token: LeaseToken, end: End) {
+        let next_due_at = self.next_due_of(token);
         let slot = &self.slots[&token];
-        let Work::Sync { source, machine } = &slot.work else {
+        let Work::Sync { machine, .. } = &slot.work else {
             panic!("a fan-out is no sync")
         };
-        let next_due_at = slot
-            .nominal_at
-            .and_then(|nominal| self.next_due(source, nominal));
         if machine.tally().malformed_tokens > 0
             && let JobKey::Sync { user, .. } = &slot.lease.key
         {
@@ -393,8 +429,13 @@ impl Node {
                 })
             }
             End::LeaseLost => {
-                self.drop_lost(token);
-                self.slot_freed(now);
+                // The graph has seen a larger token. If the store thinks this lease is live all the same (it lost
+                // tokens in a failover), a new lease, with a new token, is what helps; if not, it says so.
+                let at = Some(self.link.store_time(now).plus_ms(FENCED_PAUSE_MS));
+                self.end_job(now, token, Ending::Released, |lease| Command::Release {
+                    lease,
+                    at,
+                });
             }
             End::Failed(failure) => self.sync_failed(now, token, failure, next_due_at),
         }
@@ -552,7 +593,7 @@ impl Node {
 
     fn slot_freed(&mut self, now: Timestamp) {
         if self.claim.more {
-            self.claim.at = self.claim.at.min(now);
+            self.claim.soon(now);
         }
     }
 

@@ -48,8 +48,10 @@ pub const FAN_OUT_SLOTS: u32 = 1;
 pub const FAN_OUT_PAGE: u32 = 500;
 /// How often the list of schedules is read again, in milliseconds: schedules that other processes define.
 pub const SCHEDULES_REFRESH_MS: u64 = 60_000;
-/// The least time between two claims that gave nothing, in milliseconds.
+/// The least time between two claims that gave nothing, in milliseconds; it doubles while they go on giving nothing.
 pub const CLAIM_GAP_MS: u64 = 10;
+/// How often that gap doubles at the most: to 5 s, the poll.
+const CLAIM_DOUBLINGS_MAX: u32 = 9;
 /// This long before a shutdown's deadline the jobs that still run are handed back, in milliseconds.
 pub const HAND_BACK_MS: u64 = 2_000;
 
@@ -61,6 +63,19 @@ struct ClaimState {
     at: Timestamp,
     /// The last claim filled every slot it asked for: there may be more.
     more: bool,
+    /// Something called while a claim was under way: it may have come too late for that one.
+    again: bool,
+    /// Claims in a row that gave nothing although something was said to be due.
+    empty_in_a_row: u32,
+}
+
+impl ClaimState {
+    /// Something may be due now.
+    fn soon(&mut self, now: Timestamp) {
+        self.at = self.at.min(now);
+        self.again |= self.in_flight;
+        self.empty_in_a_row = 0;
+    }
 }
 
 /// When to send a heartbeat, and whether one is under way.
@@ -160,7 +175,7 @@ impl Node {
     /// Takes what happened at `now` (the driver's clock).
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         match input {
-            Input::Wake => self.claim.at = self.claim.at.min(now),
+            Input::Wake => self.claim.soon(now),
             Input::Shutdown { deadline } => {
                 self.shutdown = Some(self.shutdown.map_or(deadline, |old| old.min(deadline)));
             }
@@ -491,8 +506,16 @@ impl Node {
         if recovered > 0 || buried > 0 {
             self.notice(Notice::Recovered { recovered, buried });
         }
+        let nothing = leases.is_empty() && recovered == 0;
+        self.claim.empty_in_a_row = if nothing {
+            self.claim.empty_in_a_row + 1
+        } else {
+            0
+        };
         if let Some(next_at) = next_at {
-            let at = self.link.local_time(next_at).max(now.plus_ms(CLAIM_GAP_MS));
+            // Due jobs for which this node has no slot must not make it ask again and again.
+            let gap_ms = CLAIM_GAP_MS << self.claim.empty_in_a_row.min(CLAIM_DOUBLINGS_MAX);
+            let at = self.link.local_time(next_at).max(now.plus_ms(gap_ms));
             self.claim.at = self.claim.at.min(at);
         }
         let (slots_before, _) = self.free_slots();
@@ -501,6 +524,9 @@ impl Node {
             self.start_job(now, lease);
         }
         self.claim.more = claimed >= u64::from(slots_before);
+        if std::mem::take(&mut self.claim.again) {
+            self.claim.at = now;
+        }
     }
 
     fn send_heartbeat(&mut self, now: Timestamp) {

@@ -81,6 +81,15 @@ impl Node {
             .unwrap_or(PERIOD_MS_DEFAULT)
     }
 
+    /// From a schedule's tick to its next one, in milliseconds: what a fan-out has room for.
+    pub(super) fn room_ms(&self, schedule: &ScheduleName, tick: Timestamp) -> u64 {
+        let next = self
+            .ticks
+            .get(schedule)
+            .and_then(|view| view.state.definition.next_after(tick));
+        next.map_or(PERIOD_MS_DEFAULT, |next| next.since_ms(tick))
+    }
+
     /// When a user of `source` is due after `nominal`: at the next tick after it. Measured from the nominal time, never
     /// from when the sync really ran, so that every 15 minutes means 96 a day.
     pub(super) fn next_due(&self, source: &SourceName, nominal: Timestamp) -> Option<Timestamp> {
@@ -172,7 +181,7 @@ impl Node {
                 }
                 if fire {
                     self.notice(Notice::TickFired { schedule, at });
-                    self.claim.at = self.claim.at.min(now);
+                    self.claim.soon(now);
                 }
             }
             Reply::AlreadyFired { state: Some(state) } => {

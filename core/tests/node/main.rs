@@ -127,9 +127,9 @@ fn one_429_stops_the_others_too_and_fails_nobody() {
                     retry_after_ms: Some(4 * MINUTE_MS),
                 })
             } else {
-                Some(EffectResult::Fetch(Ok(page(PageEnd::Next(
-                    "more".to_owned(),
-                )))))
+                Some(EffectResult::Fetch(Ok(page(PageEnd::Next(format!(
+                    "page at {now}"
+                ))))))
             }
         }
         op => Some(quiet(op)),
