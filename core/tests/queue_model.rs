@@ -515,6 +515,8 @@ impl Bench<'_> {
         let asked = tag(serde_json::to_value(command).unwrap(), "command");
         let heard = match reply {
             Reply::Refused { refusal } => tag(serde_json::to_value(refusal).unwrap(), "refusal"),
+            Reply::Enrolled { users, .. } if users.is_empty() => "none".into(),
+            Reply::Enrolled { .. } => "some".into(),
             Reply::Count { count: 0 } => "none".into(),
             Reply::Count { .. } => "some".into(),
             Reply::AlreadyFired { state: None } => "already_fired none".into(),

@@ -126,7 +126,12 @@ impl UserGraph {
 
     /// Whether the event was created or really changed.
     fn upsert(&mut self, calendar: &CalendarId, row: &EventRow, generation: u64) -> bool {
-        if self.is_newer(calendar, &row.id, row.version) {
+        let newer = self.is_newer(calendar, &row.id, row.version);
+        if let Some((_, seen)) = self.events.get_mut(&(calendar.clone(), row.id.clone()))
+            && newer
+        {
+            // The pass has seen this event, in an older state: it must not be swept for that.
+            *seen = generation;
             return false;
         }
         let stored = EventRow {

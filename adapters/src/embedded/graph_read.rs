@@ -68,7 +68,9 @@ fn children(
 ) -> rusqlite::Result<Vec<(i64, String, String)>> {
     connection
         .prepare_cached(
-            "SELECT id, uid, props FROM node WHERE parent = ?1 AND label = ?2 ORDER BY uid",
+            // Left to itself, the planner walks all users' nodes of the label to save a sort.
+            "SELECT id, uid, props FROM node INDEXED BY node_by_parent
+             WHERE parent = ?1 AND label = ?2 ORDER BY uid",
         )?
         .query_map(params![parent, label], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -130,8 +132,8 @@ fn events(
     events: &mut Vec<SnapshotEvent>,
 ) -> Result<(), ReadError> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, uid, props, version, generation, original_start_ms FROM node
-         WHERE parent = ?1 AND label = 'Event' ORDER BY uid",
+        "SELECT id, uid, props, version, generation, original_start_ms
+         FROM node INDEXED BY node_by_parent WHERE parent = ?1 AND label = 'Event' ORDER BY uid",
     )?;
     let mut rows = statement.query([calendar_node])?;
     while let Some(row) = rows.next()? {

@@ -361,7 +361,7 @@ impl<'a> Batch<'a> {
         let exceptions: Vec<i64> = self
             .connection
             .prepare_cached(
-                "SELECT id FROM node WHERE series = ?1 AND parent = ?2
+                "SELECT id FROM node INDEXED BY node_by_series WHERE series = ?1 AND parent = ?2
                  AND (?3 IS NULL OR original_start_ms > ?3)",
             )?
             .query_map(params![series, calendar_node, after_ms], |row| row.get(0))?

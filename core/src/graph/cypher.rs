@@ -76,13 +76,15 @@ WITH live, c, deleted
 UNWIND CASE WHEN live AND size($events) > 0 THEN $events ELSE [null] END AS row
 OPTIONAL MATCH (e:Event {uid: row.uid})
 WITH live, c, deleted,
-  collect(CASE WHEN e.version = row.version AND e.content_hash = row.content_hash THEN e END) AS same,
+  collect(CASE
+    WHEN e.version > row.version OR (e.version = row.version AND e.content_hash = row.content_hash) THEN e
+  END) AS seen,
   collect(CASE
     WHEN row IS NULL THEN null
     WHEN e IS NULL OR e.version IS NULL OR e.version < row.version THEN row
     WHEN e.version = row.version AND (e.content_hash IS NULL OR e.content_hash <> row.content_hash) THEN row
   END) AS changed
-FOREACH (e IN same | SET e.generation = $generation)
+FOREACH (e IN seen | SET e.generation = $generation)
 FOREACH (row IN changed |
   MERGE (e:Event {uid: row.uid})
   SET e += row.properties, e.version = row.version, e.content_hash = row.content_hash, e.generation = $generation

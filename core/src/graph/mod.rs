@@ -15,7 +15,7 @@
 //!    likewise.
 //! 4. **Exact.** After an upsert the event has exactly the attendees, organiser and properties of the row. A deleted
 //!    series takes its exceptions along. Contacts that Kalends made and that nothing refers to any more are removed.
-//! 5. **Swept, never wiped.** A full pass stamps what it saw with its generation; [`GraphWrite::Sweep`] then removes
+//! 5. **Swept, never wiped.** A full pass stamps what it saw with its generation (also what it saw in an older state); [`GraphWrite::Sweep`] then removes
 //!    the calendar's events with an older one.
 //!
 //! Property names that readers of the replaced service know are kept: `Event{id, name, startTime, endTime, location,

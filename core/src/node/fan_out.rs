@@ -84,7 +84,7 @@ impl FanOut {
         &mut self,
         store_now: Timestamp,
         users: Vec<(Timestamp, UserId)>,
-        due_total: u64,
+        due_total: Option<u64>,
         lease: &LeaseRef,
         layout: (&Spread, &Jitter),
         rng: &mut impl Rng,
@@ -97,7 +97,7 @@ impl FanOut {
         let progress = self.progress.get_or_insert(Progress {
             // A tick that comes late is laid out from now, not all at once.
             base: self.tick.max(store_now),
-            total: due_total,
+            total: due_total.unwrap_or(0),
             index: 0,
             after: None,
         });

@@ -298,7 +298,6 @@ impl Node {
                 self.take_step(now, token, step);
             }
             (Work::FanOut(fan_out), Reply::DueUsers { users, due_total }) => {
-                let first = fan_out.users() == 0;
                 let layout = (&self.settings.spread, &self.settings.jitter);
                 let lease = slot.lease.clone();
                 let (source, period_ms) = (fan_out.source.clone(), fan_out.period_ms());
@@ -310,7 +309,7 @@ impl Node {
                     layout,
                     &mut self.jitter_rng,
                 );
-                if first {
+                if let Some(due_total) = due_total {
                     self.warn_overload(source, due_total, period_ms);
                 }
                 match command {

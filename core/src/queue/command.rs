@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::state::{CommitOutcome, ParkReason, Priority};
 use super::state::{
     JobKey, JobListing, JobState, QueueStats, ScheduleState, SourceSettings, UserState,
 };
@@ -43,18 +44,6 @@ pub struct LeaseRef {
     pub token: LeaseToken,
 }
 
-/// Who goes first among jobs that are ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// The scheduled background sync: the most overdue first.
-    #[default]
-    Scheduled,
-    /// "Sync now": ahead of scheduled ones, unless this user started within
-    /// [`SYNC_NOW_INTERVAL_MS`](super::SYNC_NOW_INTERVAL_MS), so that one flooding user takes nothing from others.
-    Now,
-}
-
 /// A job to enqueue: one sync of one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewJob {
@@ -68,35 +57,6 @@ pub struct NewJob {
     pub priority: Priority,
 }
 
-/// How a finished job ended, as it is kept in the history and on the user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum CommitOutcome {
-    /// The user's graph equals the calendar as of this sync.
-    Synced {
-        /// Events written or updated.
-        upserted: u64,
-        /// Events removed.
-        deleted: u64,
-        /// Events set aside as invalid, in this sync.
-        quarantined: u64,
-        /// Requests made to the source.
-        requests: u64,
-        /// A full pass was made (first sync, or after a lost token).
-        full: bool,
-    },
-    /// Nothing to write to, or nothing to do; the note says why.
-    Skipped {
-        /// The reason, for people.
-        note: String,
-    },
-    /// A fan-out laid this many users over the period.
-    FannedOut {
-        /// Users for whom a job was enqueued or coalesced.
-        users: u64,
-    },
-}
-
 /// What a completed job commits, atomically with its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
@@ -106,16 +66,6 @@ pub struct Commit {
     pub next_due_at: Option<Timestamp>,
     /// How it ended.
     pub outcome: CommitOutcome,
-}
-
-/// Why a user is parked: not scheduled until somebody acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ParkReason {
-    /// The grant was revoked or is too narrow: the user must connect again.
-    NeedsReauth,
-    /// An operator parked the user.
-    Operator,
 }
 
 /// One thing that a store is asked to do.
@@ -454,8 +404,8 @@ pub enum Reply {
     DueUsers {
         /// The users with their due times, the most overdue first.
         users: Vec<(Timestamp, UserId)>,
-        /// How many are due by then in all, this page and those before it included only while still due.
-        due_total: u64,
+        /// How many are due by then in all; told with the first page only, because counting them costs time.
+        due_total: Option<u64>,
     },
     /// One user, if enrolled.
     User {

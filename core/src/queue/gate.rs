@@ -41,7 +41,8 @@ impl Queue {
                 self.users.contains(user).then(|| {
                     self.edit_user(user, |row| {
                         let state = &mut row.state;
-                        state.limited_in_a_row = state.limited_in_a_row.saturating_add(1);
+                        let closed = state.gate_until.is_some_and(|until| until > now);
+                        state.limited_in_a_row = grown(state.limited_in_a_row, closed);
                         let until = gate_until(now, &limited, state.limited_in_a_row);
                         let until = state.gate_until.map_or(until, |before| before.max(until));
                         state.gate_until = Some(until);
@@ -68,7 +69,8 @@ impl Queue {
         limited: &Limited,
     ) -> Option<Timestamp> {
         let until = self.sources.edit(source, |row| {
-            row.limited_in_a_row = row.limited_in_a_row.saturating_add(1);
+            let closed = row.gate_until.is_some_and(|until| until > now);
+            row.limited_in_a_row = grown(row.limited_in_a_row, closed);
             let until = gate_until(now, limited, row.limited_in_a_row);
             let until = row.gate_until.map_or(until, |before| before.max(until));
             row.gate_until = Some(until);
@@ -199,6 +201,16 @@ impl Queue {
             Some(_) => Vec::new(),
             None => self.sources.iter().map(|(name, _)| name.clone()).collect(),
         }
+    }
+}
+
+/// The answers in a row after one more. Requests that were under way together hear "slow down" together: whoever finds
+/// the gate closed already tells of the same moment, and the pause does not double for it.
+fn grown(in_a_row: u32, closed: bool) -> u32 {
+    if closed {
+        in_a_row.max(1)
+    } else {
+        in_a_row.saturating_add(1)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{CommitOutcome, ParkReason, Priority};
 use crate::id::{ScheduleName, SourceName, UserId, WorkerId};
 use crate::policy::limit::Limit;
 use crate::policy::schedule::ScheduleDefinition;
@@ -34,6 +33,57 @@ impl std::fmt::Display for JobKey {
             JobKey::Sync { source, user } => write!(formatter, "{source} sync of {user}"),
         }
     }
+}
+
+/// Who goes first among jobs that are ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// The scheduled background sync: the most overdue first.
+    #[default]
+    Scheduled,
+    /// "Sync now": ahead of scheduled ones, unless this user started within
+    /// [`SYNC_NOW_INTERVAL_MS`](super::SYNC_NOW_INTERVAL_MS), so that one flooding user takes nothing from others.
+    Now,
+}
+
+/// How a finished job ended, as it is kept in the history and on the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum CommitOutcome {
+    /// The user's graph equals the calendar as of this sync.
+    Synced {
+        /// Events written or updated.
+        upserted: u64,
+        /// Events removed.
+        deleted: u64,
+        /// Events set aside as invalid, in this sync.
+        quarantined: u64,
+        /// Requests made to the source.
+        requests: u64,
+        /// A full pass was made (first sync, or after a lost token).
+        full: bool,
+    },
+    /// Nothing to write to, or nothing to do; the note says why.
+    Skipped {
+        /// The reason, for people.
+        note: String,
+    },
+    /// A fan-out laid this many users over the period.
+    FannedOut {
+        /// Users for whom a job was enqueued or coalesced.
+        users: u64,
+    },
+}
+
+/// Why a user is parked: not scheduled until somebody acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParkReason {
+    /// The grant was revoked or is too narrow: the user must connect again.
+    NeedsReauth,
+    /// An operator parked the user.
+    Operator,
 }
 
 /// The settings of a source, the same for all processes.

@@ -81,10 +81,12 @@ impl Queue {
         let Some(index) = self.index.sources.get(source) else {
             return Ok(Reply::DueUsers {
                 users: Vec::new(),
-                due_total: 0,
+                due_total: after.is_none().then_some(0),
             });
         };
         let is_due = |entry: &&(Timestamp, UserId)| entry.0 <= due_by;
+        let count = || index.due.iter().take_while(is_due).count() as u64;
+        let due_total = after.is_none().then(count);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page = index.due.range((start, Bound::Unbounded));
         Ok(Reply::DueUsers {
@@ -93,7 +95,7 @@ impl Queue {
                 .take(limit as usize)
                 .cloned()
                 .collect(),
-            due_total: index.due.iter().take_while(is_due).count() as u64,
+            due_total,
         })
     }
 

@@ -291,7 +291,7 @@ impl Model {
                     .filter(|(due, _)| *due <= due_by)
                     .collect();
                 due.sort();
-                let due_total = due.len() as u64;
+                let due_total = after.is_none().then_some(due.len() as u64);
                 due.retain(|entry| after.as_ref().is_none_or(|after| entry > after));
                 due.truncate(limit as usize);
                 Reply::DueUsers {
@@ -313,16 +313,16 @@ impl Model {
                 if self.source(&source).is_none() {
                     return unknown(source);
                 }
-                let mut count = 0;
+                let mut enrolled = Vec::new();
                 for name in users {
                     if let Some(user) = self.user(&source, &name) {
                         if user.state.parked.take().is_some() {
                             user.state.due_at = due_at;
-                            count += 1;
+                            enrolled.push(name);
                         }
                         continue;
                     }
-                    count += 1;
+                    enrolled.push(name.clone());
                     self.users.push(User {
                         source: source.clone(),
                         name,
@@ -342,7 +342,10 @@ impl Model {
                         requests: SlidingWindow::new(1_000),
                     });
                 }
-                Reply::Count { count }
+                Reply::Enrolled {
+                    source,
+                    users: enrolled,
+                }
             }
             Command::Unenroll { source, users } => {
                 let before = self.users.len();

@@ -146,7 +146,10 @@ impl Model {
             return Reply::AlreadyDone;
         }
         let close = |gate: &mut Option<Timestamp>, streak: &mut u32| {
-            *streak += 1;
+            // Told while it is closed: of the same moment.
+            if *streak == 0 || gate.is_none_or(|until| until <= now) {
+                *streak += 1;
+            }
             let mut grown_ms = 1_000;
             for _ in 1..*streak {
                 grown_ms = 64_000.min(grown_ms * 2);

@@ -217,12 +217,10 @@ fn apply_events(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {
         let standing = graph.find("Event", "uid", &row["uid"]).first().copied();
         if let Some(event) = standing {
             let version = graph.get(event, "version");
-            if !not_newer(version, &row["version"]) {
-                continue;
-            }
-            if *version == row["version"]
-                && *graph.get(event, "content_hash") == row["content_hash"]
-            {
+            let newer = !not_newer(version, &row["version"]);
+            let same = *version == row["version"]
+                && *graph.get(event, "content_hash") == row["content_hash"];
+            if newer || same {
                 graph.set(event, "generation", parameters["generation"].clone())?;
                 continue;
             }
