@@ -3,12 +3,15 @@
 //! Every change is written to the journal, so that a statement that fails half-way is undone whole, as a transaction
 //! is. Values are those that a Neo4j property can hold; null means "not there".
 
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use serde_json::Value;
 
 use super::answer::ServerError;
+use values::{check_storable, map_of};
 
 /// The properties that can be looked up by value, by label.
 const INDEXED: [(&str, &str); 5] = [
@@ -517,50 +520,6 @@ impl PropertyGraph {
         }
         Some(relationship)
     }
-}
-
-/// A property is a scalar or a list of scalars of one type.
-fn check_storable(name: &str, value: &Value) -> Result<(), ServerError> {
-    let refused = |what: &str| {
-        ServerError::new(
-            "Neo.ClientError.Statement.TypeError",
-            format!(
-                "property values can only be of primitive types or arrays thereof; `{name}` is {what}"
-            ),
-        )
-    };
-    match value {
-        Value::Object(_) => Err(refused("a map")),
-        Value::Array(items) => {
-            let scalar = |item: &Value| !(item.is_object() || item.is_array() || item.is_null());
-            if !items.iter().all(scalar) {
-                return Err(refused("a list that holds more than scalars"));
-            }
-            let kinds: BTreeSet<u8> = items.iter().map(scalar_kind).collect();
-            if kinds.len() > 1 {
-                return Err(refused("a list of several types"));
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn scalar_kind(value: &Value) -> u8 {
-    match value {
-        Value::Bool(_) => 1,
-        Value::Number(_) => 2,
-        _ => 3,
-    }
-}
-
-fn map_of(value: &Value) -> Result<&serde_json::Map<String, Value>, ServerError> {
-    value.as_object().ok_or_else(|| {
-        ServerError::new(
-            "Neo.ClientError.Statement.TypeError",
-            "expected a map of properties",
-        )
-    })
 }
 
 #[cfg(test)]

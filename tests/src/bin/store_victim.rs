@@ -131,13 +131,15 @@ impl Victim {
     }
 
     async fn enrol(&self, name: &str) {
+        let source = SourceName::google_calendar();
+        let users = vec![UserId::new(name).expect("a name")];
         let command = Command::Enroll {
-            source: SourceName::google_calendar(),
-            users: vec![UserId::new(name).expect("a name")],
+            source: source.clone(),
+            users: users.clone(),
             due_at: Timestamp::EPOCH,
         };
         let reply = ask(&self.store, command).await;
-        assert_eq!(reply, Reply::Count { count: 1 });
+        assert_eq!(reply, Reply::Enrolled { source, users });
         self.tell("enrolled", name);
     }
 

@@ -41,6 +41,14 @@ fn enroll(users: Vec<UserId>) -> Command {
     }
 }
 
+/// The answer to [`enroll`] when all of them are new.
+fn enrolled(users: Vec<UserId>) -> Reply {
+    Reply::Enrolled {
+        source: SourceName::google_calendar(),
+        users,
+    }
+}
+
 fn enqueue(users: Vec<UserId>, run_at: Timestamp) -> Command {
     let jobs = users.into_iter().map(|user| NewJob {
         user,
@@ -203,9 +211,9 @@ async fn commands_that_wait_share_a_commit() {
             })
         })
         .collect();
-    for caller in callers {
+    for (number, caller) in callers.into_iter().enumerate() {
         let reply = caller.await.unwrap().unwrap();
-        assert_eq!(reply.value, Reply::Count { count: 1 });
+        assert_eq!(reply.value, enrolled(vec![user(&format!("user{number}"))]));
     }
     busy.await.unwrap();
     let commits = store.commits() - before;
@@ -276,8 +284,8 @@ async fn a_full_disk_acknowledges_nothing_and_is_got_over() {
 
     // Space returns.
     store.execute("PRAGMA max_page_count = 4294967294").await;
-    let reply = store.apply(enroll(many)).await.unwrap();
-    assert_eq!(reply.value, Reply::Count { count: 900 });
+    let reply = store.apply(enroll(many.clone())).await.unwrap();
+    assert_eq!(reply.value, enrolled(many));
     assert_eq!(
         store.write(apply(2, 1, rows, vec![])).await,
         Ok(counts(500, 0))

@@ -1,0 +1,100 @@
+//! What is to be seen from outside: lists of jobs, and counts.
+
+use super::*;
+
+impl Model {
+    pub(super) fn listing(&self, now: Timestamp, state: JobState) -> Vec<JobListing> {
+        let mut jobs: Vec<JobListing> = Vec::new();
+        for job in &self.jobs {
+            let (of, at, worker) = match &job.lease {
+                Some((worker, _, expires, _)) => (JobState::Active, *expires, Some(worker.clone())),
+                None if self.ready_at(job) <= now => (JobState::Waiting, self.ready_at(job), None),
+                None => (JobState::Delayed, self.ready_at(job), None),
+            };
+            if of == state {
+                jobs.push(JobListing {
+                    key: job.key.clone(),
+                    state,
+                    number: None,
+                    at,
+                    priority: job.priority,
+                    attempt: job.attempts + u32::from(worker.is_some()),
+                    worker,
+                    outcome: None,
+                    error: job.error.clone(),
+                });
+            }
+        }
+        match state {
+            JobState::Active => jobs.sort_by(|left, right| left.key.cmp(&right.key)),
+            _ => jobs.sort_by_key(|job| (job.at, job.key.clone())),
+        }
+        for entry in self.finished.iter().rev() {
+            if entry.listing.state == state {
+                jobs.push(entry.listing.clone());
+            }
+        }
+        jobs
+    }
+
+    pub(super) fn stats(&self, now: Timestamp) -> Reply {
+        let count = |state| self.listing(now, state).len() as u64;
+        let mut workers: Vec<(WorkerId, u64)> = Vec::new();
+        for job in &self.jobs {
+            if let Some((worker, _, _, _)) = &job.lease {
+                match workers.iter_mut().find(|(known, _)| known == worker) {
+                    Some((_, leases)) => *leases += 1,
+                    None => workers.push((worker.clone(), 1)),
+                }
+            }
+        }
+        workers.sort();
+        let mut sources: Vec<(SourceName, SourceStats)> = Vec::new();
+        for source in &self.sources {
+            let users: Vec<&User> = self
+                .users
+                .iter()
+                .filter(|user| user.source == source.name)
+                .collect();
+            let parked = |user: &&&User| user.state.parked.is_some();
+            let starts = source.settings.jobs.map_or(0, |limit| {
+                limit.count - source.starts.clone().available(now, &limit)
+            });
+            sources.push((
+                source.name.clone(),
+                SourceStats {
+                    settings: source.settings.clone(),
+                    paused: source.paused.clone(),
+                    gate_until: source.gate.filter(|until| *until > now),
+                    gate_reason: source.reason.clone(),
+                    starts_in_window: u64::from(starts),
+                    users: users.len() as u64,
+                    parked: users.iter().filter(parked).count() as u64,
+                    never_synced: users
+                        .iter()
+                        .filter(|user| user.state.last_success_at.is_none())
+                        .count() as u64,
+                    oldest_success_at: users
+                        .iter()
+                        .filter(|user| !parked(user))
+                        .filter_map(|user| user.state.last_success_at)
+                        .min(),
+                },
+            ));
+        }
+        sources.sort_by(|left, right| left.0.cmp(&right.0));
+        Reply::Stats {
+            stats: QueueStats {
+                waiting: count(JobState::Waiting),
+                delayed: count(JobState::Delayed),
+                active: count(JobState::Active),
+                completed: count(JobState::Completed),
+                failed: count(JobState::Failed),
+                completed_total: self.completed_total,
+                failed_total: self.failed_total,
+                sources,
+                workers,
+            },
+        }
+    }
+}
