@@ -22,8 +22,9 @@ const EVENTS: u32 = 5_000;
 const PAGE_SIZE: u32 = 50;
 /// Pages of a pass that nothing disturbs.
 const PAGES: usize = (EVENTS / PAGE_SIZE) as usize;
-/// Kills, each in a further stretch of the pass.
-const KILLS: usize = 5;
+/// Kills, each in a further stretch of the pass: as many as a sync may suffer before it is given up until the next tick
+/// (`stalls_max`).
+const KILLS: usize = 3;
 /// A kill comes up to this long after the page that was waited for, in microseconds: about what one page takes.
 const AFTER_PAGE_US_MAX: u64 = 30_000;
 
