@@ -85,22 +85,27 @@ impl GoogleServer {
             .enable_all()
             .build()
             .expect("this machine gives threads");
-        let listener = runtime
-            .block_on(TcpListener::bind("127.0.0.1:0"))
-            .expect("this machine has a free port");
+        let listener =
+            std::net::TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
+        listener
+            .set_nonblocking(true)
+            .expect("every socket can be told so");
         let (stop, stopped) = oneshot::channel();
-        let served = serve(
-            listener,
-            Arc::clone(&google),
-            Arc::new(SystemClock),
-            FaceOptions::default(),
-            std::future::pending(),
-        );
+        let served_google = Arc::clone(&google);
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
+                let listener =
+                    TcpListener::from_std(listener).expect("the socket is new and does not block");
+                let served = serve(
+                    listener,
+                    served_google,
+                    Arc::new(SystemClock),
+                    FaceOptions::default(),
+                    std::future::pending(),
+                );
                 tokio::select! {
                     served = served => served.expect("the socket of a test does not fail"),
                     _ = stopped => {}
@@ -141,6 +146,14 @@ impl GoogleServer {
     /// If the store cannot be read.
     #[must_use]
     pub fn compare(&self, data_dir: &Path) -> Verdict {
+        // On a thread of its own, for tests that run in a runtime.
+        std::thread::scope(|scope| {
+            let compared = scope.spawn(|| self.compare_all(data_dir));
+            compared.join().expect("the store can be read")
+        })
+    }
+
+    fn compare_all(&self, data_dir: &Path) -> Verdict {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("this machine gives threads");
