@@ -19,7 +19,7 @@ use crate::config::{LogFormat, LogLevel, Request};
         kalends config show --defaults       print a complete kalends.toml\n  \
         kalends config check                 explain every mistake in ./kalends.toml\n  \
         kalends run --config kalends.toml    sync, until SIGTERM or Ctrl-C\n\n\
-        Exit codes: 0 done, 1 failed, 2 bad input (nothing was started), 3 store or port in use"
+        Exit codes: 0 done, 1 failed, 2 bad input, or store or port in use (nothing was started)"
 )]
 pub struct Cli {
     /// What to do.

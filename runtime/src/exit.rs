@@ -1,4 +1,4 @@
-//! How a command ends: four codes, so that a script or a supervisor can tell them apart.
+//! How a command ends: three codes, so that a script or a supervisor can tell them apart.
 
 use std::process::ExitCode;
 
@@ -10,10 +10,9 @@ pub enum Exit {
     Done = 0,
     /// 1: it began and failed. Trying again may help; the log says what happened.
     Failed = 1,
-    /// 2: what it was given is wrong (flags, configuration, files). Nothing was started; trying again does not help.
+    /// 2: what it was given is wrong (flags, configuration, files), or in use by another process (the store, a port).
+    /// Nothing was started; trying again does not help before somebody has put that right.
     BadInput = 2,
-    /// 3: something it needs is in use by another process (the store, a port). Nothing was started.
-    InUse = 3,
 }
 
 impl Exit {

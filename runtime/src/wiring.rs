@@ -35,7 +35,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Bad input.
+    /// Bad input, or something that is in use.
     #[must_use]
     pub fn bad_input(detail: impl Into<String>) -> Self {
         Refused {
@@ -43,27 +43,11 @@ impl Refused {
             detail: detail.into(),
         }
     }
-
-    /// Something that is needed is in use.
-    #[must_use]
-    pub fn in_use(detail: impl Into<String>) -> Self {
-        Refused {
-            exit: Exit::InUse,
-            detail: detail.into(),
-        }
-    }
 }
 
 impl From<OpenError> for Refused {
     fn from(error: OpenError) -> Self {
-        let exit = match error {
-            OpenError::InUse { .. } => Exit::InUse,
-            _ => Exit::BadInput,
-        };
-        Refused {
-            exit,
-            detail: error.to_string(),
-        }
+        Refused::bad_input(error.to_string())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Tests that need real servers or real processes live in `tests/tests/`; what they share lives here.
 
+pub mod google_server;
 pub mod graph_contract;
 pub mod graph_model;
 pub mod graph_rows;
+pub mod kalends_toml;
 pub mod neo4j_server;
+pub mod process;

@@ -16,7 +16,7 @@ impl Clock for Still {
     }
 }
 
-/// The server, for as long as the test's runtime lives. Its password is `kalends`.
+/// The server, for as long as the test's runtime lives. Its password is `kalends` unless said otherwise.
 pub struct Neo4jServer {
     /// The emulator behind the socket.
     pub emulator: Arc<Mutex<Neo4jEmulator>>,
@@ -30,7 +30,17 @@ impl Neo4jServer {
     /// # Panics
     /// If this machine has no port to give.
     pub async fn start(databases: &[&str], options: FaceOptions) -> Self {
+        let password = Neo4jEmulatorSettings::default().password;
+        Neo4jServer::start_with(&password, databases, options).await
+    }
+
+    /// As [`Neo4jServer::start`], with this password.
+    ///
+    /// # Panics
+    /// If this machine has no port to give.
+    pub async fn start_with(password: &str, databases: &[&str], options: FaceOptions) -> Self {
         let emulator = Arc::new(Mutex::new(Neo4jEmulator::new(Neo4jEmulatorSettings {
+            password: password.to_owned(),
             databases: databases.iter().map(|name| (*name).to_owned()).collect(),
             ..Neo4jEmulatorSettings::default()
         })));

@@ -33,7 +33,7 @@ pub async fn emulate(command: &EmulateCommand) -> Result<Exit, Refused> {
 async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Refused> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let refused = |error: std::io::Error| {
-        Refused::in_use(format!(
+        Refused::bad_input(format!(
             "{address}: {error}; free that port, or name another one with --port"
         ))
     };

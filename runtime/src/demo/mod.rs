@@ -125,10 +125,10 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
     let google: Google = Arc::new(Mutex::new(GoogleEmulator::new(settings)));
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
-        .map_err(|error| Refused::in_use(format!("no port on 127.0.0.1 can be had: {error}")))?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| Refused::in_use(format!("the emulator's port is not known: {error}")))?;
+        .map_err(|error| Refused::bad_input(format!("no port on 127.0.0.1 can be had: {error}")))?;
+    let address = listener.local_addr().map_err(|error| {
+        Refused::bad_input(format!("the emulator's port is not known: {error}"))
+    })?;
     let (stop_google, google_stopped) = oneshot::channel::<()>();
     // Compressing on one side what is unpacked on the other side of the same machine would only show gzip's speed.
     let options = FaceOptions {
