@@ -90,6 +90,8 @@ const OUTCOMES: &[&str] = &[
     "due_users some",
     "enroll some",
     "enroll none",
+    "connect some",
+    "connect none",
     "enroll unknown_source",
     "unenroll some",
     "unenroll none",
@@ -357,6 +359,14 @@ impl Fleet {
                 due_by: self.time(b),
                 after: (c % 3 == 0).then(|| (self.time(c / 3), user(a))),
                 limit: c % 5,
+            },
+            90 if c % 2 == 0 => Command::Connect {
+                source: source(a),
+                grants: (0..1 + b % 3)
+                    .map(|index| (user(b / 3 + index), u64::from(c % 3)))
+                    .collect(),
+                due_at: self.time(c),
+                force: c % 8 == 0,
             },
             90..=92 => Command::Enroll {
                 source: source(a),

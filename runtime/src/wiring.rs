@@ -15,6 +15,7 @@ use kalends_core::id::{SourceName, UserId, WorkerId};
 use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
 use kalends_core::port::Graph;
 use kalends_core::queue::state::SourceSettings;
+use kalends_core::rng::stable_hash;
 use kalends_core::sync::{CalendarSelection, SyncSettings};
 use kalends_core::time::{Clock, DAY_MS};
 
@@ -24,6 +25,9 @@ use crate::exit::Exit;
 /// Added to the request timeout of an adapter for the node's own deadline, in milliseconds: the adapter's, which knows
 /// better what was slow, comes first.
 const DEADLINE_MARGIN_MS: u64 = 5_000;
+
+/// The seed of the hash that tells grants apart. Changing it would try every parked user once more.
+const GRANT_SEED: u64 = 0x6772_616e_7473;
 
 /// Why a command could not begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +97,11 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
             look_back_ms: u64::from(config.google.look_back_days) * DAY_MS,
             ..SyncSettings::default()
         },
-        enroll: config.users.iter().map(|user| user.id.clone()).collect(),
+        enroll: config
+            .users
+            .iter()
+            .map(|user| (user.id.clone(), grant(config, user)))
+            .collect(),
     });
     let schedule = &config.schedule;
     settings
@@ -118,6 +126,17 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
         ..Deadlines::default()
     };
     settings
+}
+
+/// Tells one grant of a user from another: a hash, from which the grant cannot be had back.
+#[must_use]
+pub fn grant(config: &Config, user: &UserConfig) -> u64 {
+    let secret = match (&config.google.auth, &user.refresh_token) {
+        (GoogleAuth::ServiceAccount { key_json }, _) => key_json.expose(),
+        (GoogleAuth::RefreshToken { .. }, Some(token)) => token.expose(),
+        (GoogleAuth::RefreshToken { .. }, None) => "",
+    };
+    stable_hash(GRANT_SEED, secret.as_bytes())
 }
 
 /// The refresh tokens of the configuration.

@@ -137,12 +137,18 @@ impl Node {
         }
         boot.push_back(Command::Schedules);
         for source in &mut settings.sources {
-            for users in std::mem::take(&mut source.enroll).chunks(BATCH_MAX) {
-                // The due time is set to the store's time when the command is sent.
+            for grants in std::mem::take(&mut source.enroll).chunks(BATCH_MAX) {
+                // The due times are set to the store's time when the commands are sent.
                 boot.push_back(Command::Enroll {
                     source: source.name.clone(),
-                    users: users.to_vec(),
+                    users: grants.iter().map(|(user, _)| user.clone()).collect(),
                     due_at: Timestamp::EPOCH,
+                });
+                boot.push_back(Command::Connect {
+                    source: source.name.clone(),
+                    grants: grants.to_vec(),
+                    due_at: Timestamp::EPOCH,
+                    force: false,
                 });
             }
         }
@@ -367,7 +373,7 @@ impl Node {
             self.notice(Notice::Ready);
             return;
         };
-        if let Command::Enroll { due_at, .. } = &mut command {
+        if let Command::Enroll { due_at, .. } | Command::Connect { due_at, .. } = &mut command {
             *due_at = self.link.store_time(now);
         }
         self.send_store(now, Purpose::Boot, command);

@@ -17,8 +17,9 @@ pub struct SourceDefinition {
     pub settings: SourceSettings,
     /// How one user is synced.
     pub sync: SyncSettings,
-    /// Users to enroll at the start. Those that are new get their first sync at once, spread like a fan-out.
-    pub enroll: Vec<UserId>,
+    /// Users to enroll at the start, each with a hash of the grant (a parked user is tried again only with another
+    /// one). Those that are new get their first sync at once, spread like a fan-out.
+    pub enroll: Vec<(UserId, u64)>,
 }
 
 /// How long one effect may take before it is given up, in milliseconds.

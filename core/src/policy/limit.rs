@@ -106,6 +106,9 @@ struct Bucket {
     count: u32,
 }
 
+/// The most buckets that are kept of starts which have left the window, where they are counted coarsely.
+const BEHIND_BUCKETS_MAX: usize = 16;
+
 /// The log of starts against which a [`Limit`] is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlidingWindow {
@@ -234,6 +237,24 @@ impl SlidingWindow {
             left(limit.window_ms.max(LIMIT_WINDOW_MS_MAX), bucket)
         });
         self.forget_behind(limit.count, |bucket| left(limit.window_ms, bucket));
+        if granularity_ms > 1 {
+            self.join_behind(|bucket| left(limit.window_ms, bucket));
+        }
+    }
+
+    /// Joins the oldest buckets into the next newer ones, so that few stand behind the window. A start that is dated
+    /// later than it was only counts longer, should the window ever be lengthened.
+    fn join_behind(&mut self, is_behind: impl Fn(&Bucket) -> bool) {
+        let behind = self
+            .buckets
+            .iter()
+            .take_while(|bucket| is_behind(bucket))
+            .count();
+        for _ in BEHIND_BUCKETS_MAX..behind {
+            let oldest = self.buckets.pop_front().expect("they were counted");
+            let next = self.buckets.front_mut().expect("they were counted");
+            next.count = next.count.saturating_add(oldest.count);
+        }
     }
 
     /// Drops the oldest buckets that may go, as long as at least `newer_min` starts are newer than each.

@@ -8,16 +8,55 @@
 use super::rows::UserKey;
 use super::state::JobKey;
 use super::{GATE_MS_MAX, Queue};
-use crate::time::Timestamp;
+use crate::time::{MINUTE_MS, Timestamp};
 
 /// A clock this much behind is taken for ordinary wobble, in milliseconds.
 const WOBBLE_MS: u64 = 1_000;
+/// A clock further behind was wrong before, in milliseconds: what it had put far into the future comes nearer. For less,
+/// ticks and jobs just wait until it has caught up, and no tick fires twice.
+const WRONG_MS: u64 = 15 * MINUTE_MS;
 
 impl Queue {
+    /// Moves what lies ahead of a clock that was wrong to where it would be by the right one.
+    fn bring_nearer(&mut self, now: Timestamp, step_ms: u64) {
+        let nearer = |at: &mut Timestamp| {
+            if *at > now {
+                *at = at.minus_ms(step_ms).max(now);
+            }
+        };
+        let schedules: Vec<_> = self
+            .schedules
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        for schedule in schedules {
+            self.schedules.edit(&schedule, |row| {
+                row.state.last_tick_at = row.state.last_tick_at.min(now);
+            });
+        }
+        let users: Vec<UserKey> = self.users.iter().map(|(key, _)| key.clone()).collect();
+        for user in users {
+            self.edit_user(&user, |row| nearer(&mut row.state.due_at));
+        }
+        let jobs: Vec<JobKey> = self.jobs.iter().map(|(key, _)| key.clone()).collect();
+        for job in jobs {
+            self.edit_job(&job, |row| {
+                nearer(&mut row.wish.run_at);
+                if let Some(rerun) = &mut row.rerun {
+                    nearer(&mut rerun.run_at);
+                }
+            });
+        }
+    }
+
     /// Shortens what the clock's step back has lengthened.
     pub(super) fn mind_the_clock(&mut self, now: Timestamp) {
-        if self.meta().changed_at.since_ms(now) <= WOBBLE_MS {
+        let step_ms = self.meta().changed_at.since_ms(now);
+        if step_ms <= WOBBLE_MS {
             return;
+        }
+        if step_ms > WRONG_MS {
+            self.bring_nearer(now, step_ms);
         }
         let gate_max = now.plus_ms(GATE_MS_MAX);
         let too_far = |gate: Option<Timestamp>| gate.is_some_and(|until| until > gate_max);

@@ -228,7 +228,8 @@ pub enum Command {
         /// Why, for people.
         reason: String,
     },
-    /// Undoes [`Command::Pause`]; starts come back slowly. Reply: [`Reply::Done`].
+    /// Undoes [`Command::Pause`], and opens a source's gate before its time; starts come back slowly.
+    /// Reply: [`Reply::Done`].
     Resume {
         /// The source; `None`: every source.
         source: Option<SourceName>,
@@ -252,8 +253,8 @@ pub enum Command {
         /// How many at the most, up to [`BATCH_MAX`].
         limit: u32,
     },
-    /// Users begin to be synced, due at `due_at`. An enrolled user stays as it is, but is unparked.
-    /// Reply: [`Reply::Enrolled`] with the users that are new or unparked, or [`Refusal::UnknownSource`].
+    /// Users begin to be synced, due at `due_at`. An enrolled user stays as it is, parked or not.
+    /// Reply: [`Reply::Enrolled`] with the users that are new, or [`Refusal::UnknownSource`].
     Enroll {
         /// The source.
         source: SourceName,
@@ -261,6 +262,20 @@ pub enum Command {
         users: Vec<UserId>,
         /// When they are due first.
         due_at: Timestamp,
+    },
+    /// Tells by which grants users are connected now. A user who was parked because the grant was gone is unparked and
+    /// due at `due_at` if the grant is another one than before; the same one would only be refused again. Users who are
+    /// not enrolled are left out. Reply: [`Reply::Enrolled`] with the users that were unparked, or
+    /// [`Refusal::UnknownSource`].
+    Connect {
+        /// The source.
+        source: SourceName,
+        /// The users with a hash of each grant, at most [`BATCH_MAX`].
+        grants: Vec<(UserId, u64)>,
+        /// When unparked users are due.
+        due_at: Timestamp,
+        /// Unpark whatever the grant and the reason: a person asked for it.
+        force: bool,
     },
     /// Users cease to be synced: waiting jobs go, active ones lose their lease, the cursor is forgotten.
     /// Reply: [`Reply::Count`] of users that were enrolled.
@@ -347,7 +362,7 @@ pub enum Reply {
     Enrolled {
         /// The source.
         source: SourceName,
-        /// Those that are new, or were parked until now.
+        /// Those that are new, or that were parked until now.
         users: Vec<UserId>,
     },
     /// The schedule as it now stands.

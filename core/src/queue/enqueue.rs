@@ -32,7 +32,19 @@ impl Queue {
             if self.live(now, &lease).is_none() {
                 return Err(Refusal::LeaseLost);
             }
-            self.edit_job(&lease.key, |row| row.progress = Some(progress));
+            let saved = self.edit_job(&lease.key, |row| {
+                let again = row.progress.as_ref() == Some(&progress);
+                row.progress = Some(progress);
+                again
+            });
+            if saved {
+                // The reply to this very page was lost: its jobs may have run since.
+                return Ok(Reply::Enqueued {
+                    added: 0,
+                    coalesced: 0,
+                    refused: 0,
+                });
+            }
         }
         let (mut added, mut coalesced, mut refused) = (0, 0, 0);
         for job in jobs {

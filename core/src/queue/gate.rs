@@ -57,8 +57,14 @@ impl Queue {
         ended?;
         let until = until.expect("a live lease has a user and a source");
         self.remember_finished(lease);
-        let at = (limited.scope == LimitScope::User).then_some(until);
-        self.hand_back(&lease.key, at);
+        // Also when it is the source that waits: the others then go first, so that a user who alone brings the answer
+        // about cannot shut everybody out again and again.
+        self.hand_back(&lease.key, Some(until));
+        if limited.scope == LimitScope::Source {
+            // The gate keeps it back, not a wait of its own: should the gate be opened before its time, the next tick
+            // brings it forward.
+            self.edit_job(&lease.key, |row| row.backing_off = false);
+        }
         Ok(Reply::GateClosed { until })
     }
 
@@ -186,10 +192,13 @@ impl Queue {
     pub(super) fn resume(&mut self, now: Timestamp, source: Option<SourceName>) -> Reply {
         for source in self.named_or_all(source) {
             let row = self.sources.get(&source).expect("it was listed");
-            if row.paused.is_some() {
-                let since = row.gate_until.map_or(now, |until| until.max(now));
-                self.sources.edit(&source, |row| row.paused = None);
-                self.start_ramp(&source, since);
+            let shut = row.gate_until.is_some_and(|until| until > now);
+            if row.paused.is_some() || shut {
+                self.sources.edit(&source, |row| {
+                    row.paused = None;
+                    row.gate_until = None;
+                });
+                self.start_ramp(&source, now);
             }
         }
         Reply::Done

@@ -241,6 +241,12 @@ impl Queue {
                 users,
                 due_at,
             } => self.enroll(now, &source, users, due_at),
+            Command::Connect {
+                source,
+                grants,
+                due_at,
+                force,
+            } => self.connect(&source, grants, due_at, force),
             Command::Unenroll { source, users } => self.unenroll(&source, users),
             Command::User { source, user } => Ok(self.user(source, user)),
             Command::Users {

@@ -14,7 +14,7 @@ pub(super) type UserKey = (SourceName, UserId);
 
 /// Starts are counted to the millisecond.
 const STARTS_GRANULARITY_MS: u64 = 1;
-/// Requests are counted by the second: a window of a minute then takes at most 62 buckets, however many requests.
+/// Requests are counted by the second: a window of a minute then takes at most 80 buckets, however many requests.
 const REQUESTS_GRANULARITY_MS: u64 = 1_000;
 
 /// What the queue remembers of itself.

@@ -4,10 +4,10 @@
 //! one"; the first to say so wins, and the fan-out is enqueued in the same step.
 
 use super::command::{Priority, Refusal, Reply};
-use super::rows::{ScheduleRow, Wish};
+use super::rows::{ScheduleRow, UserKey, UserRow, Wish};
 use super::state::{JobKey, ScheduleState};
 use super::{Queue, SCHEDULES_MAX};
-use crate::id::ScheduleName;
+use crate::id::{ScheduleName, SourceName};
 use crate::policy::schedule::ScheduleDefinition;
 use crate::time::Timestamp;
 
@@ -22,6 +22,20 @@ pub(super) struct Tick {
 }
 
 impl Queue {
+    /// Nobody waits for a tick of the old pattern (a year, after a slip of the pen) when there is a new one.
+    fn due_by_latest(&mut self, source: &SourceName, latest: Timestamp) {
+        let later = |(of, _): &&UserKey, row: &UserRow| of == source && row.state.due_at > latest;
+        let users: Vec<UserKey> = self
+            .users
+            .iter()
+            .filter(|(key, row)| later(key, row))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for user in users {
+            self.edit_user(&user, |row| row.state.due_at = latest);
+        }
+    }
+
     pub(super) fn define_schedule(
         &mut self,
         now: Timestamp,
@@ -32,6 +46,9 @@ impl Queue {
         match self.schedules.get(schedule) {
             Some(row) if row.state.definition == definition => {}
             Some(_) => {
+                if let Some(first) = definition.next_after(now) {
+                    self.due_by_latest(&definition.source, first);
+                }
                 self.schedules.edit(schedule, |row| {
                     row.state.definition = definition;
                     row.state.revision += 1;

@@ -150,6 +150,9 @@ pub struct UserState {
     pub due_at: Timestamp,
     /// Parked users are not due until somebody acts.
     pub parked: Option<ParkReason>,
+    /// A hash of the grant by which the user is connected, as far as it was told.
+    #[serde(default)]
+    pub grant: Option<u64>,
     /// How far the sync came, opaque to the queue.
     pub cursor: Option<String>,
     /// When the last job started.

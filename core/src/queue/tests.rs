@@ -76,6 +76,31 @@ impl Desk {
         );
     }
 
+    fn connect(&mut self, name: &str, grant: u64, force: bool) -> Vec<String> {
+        let connect = Command::Connect {
+            source: source(),
+            grants: vec![(user(name), grant)],
+            due_at: at(0),
+            force,
+        };
+        match self.apply(0, connect) {
+            Reply::Enrolled { users, .. } => users.into_iter().map(String::from).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn park(&mut self, name: &str) {
+        self.enqueue(0, name);
+        let lease = self.claim_one(70_000);
+        let fail = Command::Fail {
+            lease,
+            error: "invalid_grant".into(),
+            next_due_at: None,
+            park: Some(ParkReason::NeedsReauth),
+        };
+        assert_eq!(self.apply(70_000, fail), Reply::Done);
+    }
+
     fn enqueue_as(&mut self, ms: i64, name: &str, run_ms: i64, priority: Priority) -> Reply {
         self.apply(
             ms,
@@ -351,7 +376,7 @@ fn a_scheduled_wish_does_not_shorten_a_backoff_but_sync_now_does() {
 }
 
 #[test]
-fn a_parked_user_is_left_alone_until_enrolled_again() {
+fn a_parked_user_is_left_alone_until_connected_by_another_grant() {
     let mut desk = Desk::unlimited(&["ada"]);
     desk.enqueue(0, "ada");
     let lease = desk.claim_one(0);
@@ -367,9 +392,89 @@ fn a_parked_user_is_left_alone_until_enrolled_again() {
     assert_eq!(desk.enqueue(4, "ada"), enqueued(0, 0, 1));
     let retry = Command::RetryFailed { number: None };
     assert_eq!(desk.apply(5, retry), Reply::Count { count: 0 });
+    // A restart enrolls everybody again, and the same grant would only be refused again.
     desk.enroll(&["ada"]);
+    assert_eq!(
+        desk.connect("ada", 7, false),
+        ["ada"],
+        "no grant was ever told"
+    );
+    desk.park("ada");
+    assert!(desk.connect("ada", 7, false).is_empty());
+    assert_eq!(desk.enqueue(6, "ada"), enqueued(0, 0, 1));
+    assert_eq!(desk.connect("ada", 8, false), ["ada"]);
     assert_eq!(desk.user("ada").due_at, at(0));
-    assert_eq!(desk.enqueue(6, "ada"), enqueued(1, 0, 0));
+    assert_eq!(desk.enqueue(7, "ada"), enqueued(1, 0, 0));
+    desk.apply(8, Command::Remove { key: key("ada") });
+    desk.park("ada");
+    assert_eq!(
+        desk.connect("ada", 8, true),
+        ["ada"],
+        "a person asked for it"
+    );
+}
+
+#[test]
+fn a_clock_that_was_years_ahead_leaves_nobody_in_the_future() {
+    let year_ms = 365 * 24 * 3_600_000;
+    let mut desk = Desk::unlimited(&["ada"]);
+    desk.enqueue(year_ms, "ada");
+    let lease = desk.claim_one(year_ms);
+    let fail = Command::Fail {
+        lease,
+        error: "down".into(),
+        next_due_at: Some(at(year_ms + 900_000)),
+        park: None,
+    };
+    assert_eq!(desk.apply(year_ms, fail), Reply::Done);
+    desk.enqueue(1_000, "ada");
+    assert_eq!(desk.user("ada").due_at, at(901_000));
+}
+
+#[test]
+fn a_user_who_alone_is_told_to_slow_down_does_not_shut_the_others_out() {
+    let mut desk = Desk::unlimited(&["ada", "ben"]);
+    desk.enqueue(0, "ada");
+    let mut now = 10;
+    let mut lease = desk.claim_one(now);
+    desk.enqueue(20, "ben");
+    for _ in 0..5 {
+        let limited = Command::Limited {
+            lease,
+            scope: LimitScope::Source,
+            retry_after_ms: Some(1_000),
+            jitter_ms: 0,
+            reason: "too fast".into(),
+        };
+        desk.apply(now, limited);
+        now += 1_000;
+        let leases = desk.claim(now, 1);
+        if leases[0].lease.key == key("ben") {
+            return;
+        }
+        lease = leases[0].lease.clone();
+    }
+    panic!("ben never had a turn");
+}
+
+#[test]
+fn an_operator_opens_a_gate_before_its_time() {
+    let mut desk = Desk::unlimited(&["ada"]);
+    desk.enqueue(0, "ada");
+    let lease = desk.claim_one(0);
+    let limited = Command::Limited {
+        lease,
+        scope: LimitScope::Source,
+        retry_after_ms: Some(24 * 3_600_000),
+        jitter_ms: 0,
+        reason: "come back tomorrow".into(),
+    };
+    desk.apply(0, limited);
+    assert!(desk.claim(1_000, 1).is_empty());
+    desk.apply(1_000, Command::Resume { source: None });
+    // The next tick comes.
+    desk.enqueue(2_000, "ada");
+    assert_eq!(desk.claim(100_000, 1).len(), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::Queue;
 use super::command::{BATCH_MAX, Refusal, Reply};
 use super::records::check_size;
 use super::rows::{UserKey, UserRow};
-use super::state::UserState;
+use super::state::{ParkReason, UserState};
 use crate::id::{SourceName, UserId};
 use crate::time::Timestamp;
 
@@ -29,6 +29,7 @@ impl Queue {
                         enrolled_at: now,
                         due_at,
                         parked: None,
+                        grant: None,
                         cursor: None,
                         last_started_at: None,
                         last_success_at: None,
@@ -43,10 +44,6 @@ impl Queue {
                     };
                     self.insert_user(&key, row);
                 }
-                Some(row) if row.state.parked.is_some() => self.edit_user(&key, |row| {
-                    row.state.parked = None;
-                    row.state.due_at = due_at;
-                }),
                 Some(_) => continue,
             }
             enrolled.push(key.1);
@@ -54,6 +51,47 @@ impl Queue {
         Ok(Reply::Enrolled {
             source: source.clone(),
             users: enrolled,
+        })
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        source: &SourceName,
+        grants: Vec<(UserId, u64)>,
+        due_at: Timestamp,
+        force: bool,
+    ) -> Result<Reply, Refusal> {
+        check_size("users", grants.len(), BATCH_MAX)?;
+        self.check_source(source)?;
+        let mut unparked = Vec::new();
+        for (user, grant) in grants {
+            let key = (source.clone(), user);
+            let Some(row) = self.users.get(&key) else {
+                continue;
+            };
+            let state = &row.state;
+            let another = state.grant != Some(grant);
+            let unpark = match state.parked {
+                Some(ParkReason::NeedsReauth) => force || another,
+                Some(ParkReason::Operator) => force,
+                None => false,
+            };
+            if another || unpark {
+                self.edit_user(&key, |row| {
+                    row.state.grant = Some(grant);
+                    if unpark {
+                        row.state.parked = None;
+                        row.state.due_at = due_at;
+                    }
+                });
+            }
+            if unpark {
+                unparked.push(key.1);
+            }
+        }
+        Ok(Reply::Enrolled {
+            source: source.clone(),
+            users: unparked,
         })
     }
 

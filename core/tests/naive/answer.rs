@@ -57,6 +57,14 @@ impl Model {
                 for found in &mut self.schedules {
                     if found.name == schedule {
                         if found.state.definition != definition {
+                            let first = definition.next_after(now);
+                            for user in &mut self.users {
+                                if let Some(first) = first
+                                    && user.source == definition.source
+                                {
+                                    user.state.due_at = user.state.due_at.min(first);
+                                }
+                            }
                             found.state.definition = definition;
                             found.state.revision += 1;
                         }
@@ -257,9 +265,11 @@ impl Model {
             Command::Resume { source } => {
                 for found in &mut self.sources {
                     let meant = source.is_none() || source.as_ref() == Some(&found.name);
-                    if meant && found.paused.is_some() {
+                    let shut = found.gate.is_some_and(|gate| gate > now);
+                    if meant && (found.paused.is_some() || shut) {
                         found.paused = None;
-                        found.ramp = Some((found.gate.unwrap_or(now).max(now), 0));
+                        found.gate = None;
+                        found.ramp = Some((now, 0));
                     }
                 }
                 Reply::Done
@@ -315,11 +325,7 @@ impl Model {
                 }
                 let mut enrolled = Vec::new();
                 for name in users {
-                    if let Some(user) = self.user(&source, &name) {
-                        if user.state.parked.take().is_some() {
-                            user.state.due_at = due_at;
-                            enrolled.push(name);
-                        }
+                    if self.user(&source, &name).is_some() {
                         continue;
                     }
                     enrolled.push(name.clone());
@@ -330,6 +336,7 @@ impl Model {
                             enrolled_at: now,
                             due_at,
                             parked: None,
+                            grant: None,
                             cursor: None,
                             last_started_at: None,
                             last_success_at: None,
@@ -345,6 +352,34 @@ impl Model {
                 Reply::Enrolled {
                     source,
                     users: enrolled,
+                }
+            }
+            Command::Connect {
+                source,
+                grants,
+                due_at,
+                force,
+            } => {
+                if self.source(&source).is_none() {
+                    return unknown(source);
+                }
+                let mut unparked = Vec::new();
+                for (name, grant) in grants {
+                    let Some(user) = self.user(&source, &name) else {
+                        continue;
+                    };
+                    let gone = user.state.parked == Some(ParkReason::NeedsReauth);
+                    let fresh = user.state.grant != Some(grant);
+                    user.state.grant = Some(grant);
+                    if user.state.parked.is_some() && (force || gone && fresh) {
+                        user.state.parked = None;
+                        user.state.due_at = due_at;
+                        unparked.push(name);
+                    }
+                }
+                Reply::Enrolled {
+                    source,
+                    users: unparked,
                 }
             }
             Command::Unenroll { source, users } => {

@@ -24,7 +24,15 @@ impl Model {
             if !self.live(now, &lease) {
                 return lost();
             }
-            self.job(&lease.key).unwrap().progress = Some(progress);
+            let job = self.job(&lease.key).unwrap();
+            if job.progress.as_ref() == Some(&progress) {
+                return Reply::Enqueued {
+                    added: 0,
+                    coalesced: 0,
+                    refused: 0,
+                };
+            }
+            job.progress = Some(progress);
         }
         let (mut added, mut coalesced, mut refused) = (0, 0, 0);
         for job in jobs {
@@ -176,7 +184,8 @@ impl Model {
             return reply;
         }
         self.note_end(&lease);
-        self.back(&lease.key, (scope == LimitScope::User).then_some(until));
+        self.back(&lease.key, Some(until));
+        self.job(&lease.key).unwrap().fixed = scope == LimitScope::User;
         Reply::GateClosed { until }
     }
 }

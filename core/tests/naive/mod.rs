@@ -111,7 +111,27 @@ impl Model {
     }
 
     fn step_back(&mut self, now: Timestamp) {
+        let step = self.latest.since_ms(now);
         self.latest = now;
+        if step > 15 * 60_000 {
+            let nearer = |at: &mut Timestamp| {
+                if *at > now {
+                    *at = at.minus_ms(step).max(now);
+                }
+            };
+            for schedule in &mut self.schedules {
+                schedule.state.last_tick_at = schedule.state.last_tick_at.min(now);
+            }
+            for user in &mut self.users {
+                nearer(&mut user.state.due_at);
+            }
+            for job in &mut self.jobs {
+                nearer(&mut job.run_at);
+                if let Some((at, _, _)) = &mut job.again {
+                    nearer(at);
+                }
+            }
+        }
         let day = now.plus_ms(24 * 3_600_000);
         for job in &mut self.jobs {
             job.held = None;

@@ -348,7 +348,7 @@ pub(crate) fn settings(name: &str, users: usize) -> NodeSettings {
             ..SourceSettings::default()
         },
         sync: SyncSettings::default(),
-        enroll: (0..users).map(user).collect(),
+        enroll: (0..users).map(|index| (user(index), 1)).collect(),
     });
     settings
         .schedules

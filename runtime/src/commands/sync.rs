@@ -53,6 +53,8 @@ pub async fn sync(
     settings.sources[0].enroll.clear();
     let defined = settings.sources[0].settings.clone();
 
+    let configured = config.users.iter().find(|known| known.id == user);
+    let grant = wiring::grant(&config, configured.expect("found before"));
     let name = SourceName::google_calendar();
     let now = SystemClock.now();
     let job = NewJob {
@@ -70,6 +72,12 @@ pub async fn sync(
             source: name.clone(),
             users: vec![user.clone()],
             due_at: now,
+        },
+        Command::Connect {
+            source: name.clone(),
+            grants: vec![(user.clone(), grant)],
+            due_at: now,
+            force: true,
         },
         Command::Enqueue {
             source: name.clone(),
