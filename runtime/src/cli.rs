@@ -229,7 +229,11 @@ pub enum EmulateCommand {
     #[command(after_help = "Examples:\n  \
         kalends emulate google\n  \
         kalends emulate google --port 4500 --users 100 --events 50 --seed 1\n  \
-        kalends emulate google --users 1 --fixture events.json")]
+        kalends emulate google --users 1 --fixture events.json\n  \
+        kalends emulate google --users 1 --fixture answers.json --play-every 60\n\n\
+        A fixture is the API's own JSON: an array of events, one events.list answer (an object with \"items\"), or an\n\
+        array of answers: the first is the calendar, the others are changes that --play-every plays one after another.\n\
+        All users have the same fixture.")]
     Google(EmulateGoogleArgs),
     /// Serve Neo4j's Query API for the statements that Kalends sends.
     #[command(after_help = "Example:\n  kalends emulate neo4j --port 7474")]
@@ -251,9 +255,12 @@ pub struct EmulateGoogleArgs {
     /// The seed from which calendars are drawn
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// Events to load instead, as the API's own JSON (an events.list answer)
+    /// Events to load instead, as the API's own JSON (an events.list answer, or several)
     #[arg(long, value_name = "FILE")]
     pub fixture: Option<PathBuf>,
+    /// Play the fixture's next answer every so many seconds, and say so; without it only the first one is shown
+    #[arg(long, value_name = "SECONDS", requires = "fixture", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub play_every: Option<u32>,
 }
 
 /// `kalends emulate neo4j`.
@@ -292,6 +299,18 @@ mod tests {
         assert_eq!(typed, known);
         assert!(request.flags.contains(&("--concurrency", "-3".to_owned())));
         assert!(request.flags.contains(&("--log-level", "debug".to_owned())));
+    }
+
+    #[test]
+    fn only_a_fixture_can_be_played() {
+        let parse = |typed: &str| Cli::try_parse_from(typed.split_whitespace());
+        assert!(parse("kalends emulate google --play-every 5").is_err());
+        assert!(parse("kalends emulate google --fixture a.json --play-every 0").is_err());
+        let cli = parse("kalends emulate google --fixture a.json --play-every 5").unwrap();
+        let Command::Emulate(EmulateCommand::Google(args)) = cli.command else {
+            panic!("not emulate google");
+        };
+        assert_eq!(args.play_every, Some(5));
     }
 
     #[test]

@@ -127,7 +127,9 @@ fn differences(event: &TruthEvent, row: &EventRow) -> Vec<Difference> {
         time(event.start.as_ref()),
         row_time(Some(&row.start)),
     );
-    check("end", time(event.end.as_ref()), row_time(Some(&row.end)));
+    // Where the calendar leaves the end open, the event ends as it starts.
+    let end = event.end.as_ref().or(event.start.as_ref());
+    check("end", time(end), row_time(Some(&row.end)));
     check(
         "recurrence",
         event.recurrence.join("\n"),
@@ -194,10 +196,11 @@ fn organizer(row: &EventRow) -> Option<String> {
 fn guests(event: &TruthEvent) -> String {
     let mut guests: BTreeMap<String, String> = BTreeMap::new();
     for guest in &event.attendees {
-        let key = match (&guest.email, &guest.display_name) {
-            (Some(email), _) => email.clone(),
-            (None, Some(name)) => format!("name:{}", name.to_lowercase()),
-            (None, None) => continue,
+        let key = match (&guest.email, &guest.profile_id, &guest.display_name) {
+            (Some(email), _, _) => email.clone(),
+            (None, Some(id), _) => format!("id:{id}"),
+            (None, None, Some(name)) => format!("name:{}", name.to_lowercase()),
+            (None, None, None) => continue,
         };
         let status = guest
             .response_status
@@ -228,4 +231,73 @@ fn attendees(row: &EventRow) -> String {
         })
         .collect();
     format!("{attendees:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use kalends_core::graph::{Attendee, Person, SnapshotEvent};
+    use kalends_core::id::CalendarId;
+
+    use super::*;
+    use crate::google::TruthAttendee;
+
+    const DAY: &str = "2026-03-18";
+    const DAY_MS: i64 = 1_773_792_000_000;
+
+    fn snapshot(row: EventRow) -> GraphSnapshot {
+        let event = SnapshotEvent {
+            calendar: CalendarId::new("primary").unwrap(),
+            row,
+            generation: 1,
+        };
+        GraphSnapshot {
+            events: vec![event],
+            ..GraphSnapshot::default()
+        }
+    }
+
+    /// An open end, and a guest of whom only the profile is known.
+    fn both_sides() -> (TruthEvent, EventRow) {
+        let truth = TruthEvent {
+            id: "a1".to_owned(),
+            status: "confirmed".to_owned(),
+            start: Some(TruthTime {
+                date: Some(DAY.to_owned()),
+                epoch_ms: Some(DAY_MS),
+                ..TruthTime::default()
+            }),
+            attendees: vec![TruthAttendee {
+                profile_id: Some("77".to_owned()),
+                display_name: Some("Zoe".to_owned()),
+                ..TruthAttendee::default()
+            }],
+            ..TruthEvent::default()
+        };
+        let row = serde_json::json!({
+            "id": "a1", "version": 0, "etag": "", "status": "confirmed", "all_day": true, "sequence": 0,
+            "start": {"text": DAY, "epoch_ms": DAY_MS}, "end": {"text": DAY, "epoch_ms": DAY_MS},
+            "event_type": "default", "recurrence": [], "attendees_omitted": false,
+            "attendees": [{
+                "person": {"key": "id:77", "name": "Zoe"}, "response_status": "needsAction",
+                "optional": false, "resource": false, "is_self": false
+            }]
+        });
+        (truth, serde_json::from_value(row).unwrap())
+    }
+
+    #[test]
+    fn an_open_end_is_the_start_and_a_profile_is_a_person() {
+        let (truth, row) = both_sides();
+        let verdict = compare([truth].into_iter(), &snapshot(row));
+        assert_eq!(verdict.described, Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_end_and_another_guest_are_differences() {
+        let (truth, mut row) = both_sides();
+        row.end.epoch_ms += 1;
+        row.attendees[0].person.key = "id:78".to_owned();
+        let verdict = compare([truth].into_iter(), &snapshot(row));
+        assert_eq!(verdict.mismatches, 2, "{:?}", verdict.described);
+    }
 }

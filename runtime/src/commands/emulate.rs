@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kalends_core::time::{Clock as _, Timestamp};
 use kalends_sim::google::{GoogleEmulator, GoogleSettings};
@@ -42,7 +43,10 @@ async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Refused> {
     Ok((listener, address))
 }
 
-async fn serve<E: Emulated>(listener: TcpListener, emulator: E) -> Result<Exit, Refused> {
+async fn serve<E: Emulated>(
+    listener: TcpListener,
+    emulator: Arc<Mutex<E>>,
+) -> Result<Exit, Refused> {
     let stopped = async {
         let (Ok(mut term), Ok(mut int)) = (
             signal(SignalKind::terminate()),
@@ -55,7 +59,6 @@ async fn serve<E: Emulated>(listener: TcpListener, emulator: E) -> Result<Exit, 
             _ = int.recv() => {}
         }
     };
-    let emulator = Arc::new(Mutex::new(emulator));
     let served = face::serve(
         listener,
         emulator,
@@ -92,7 +95,45 @@ async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
          # user, a tab, and the user's token: good as a refresh token, and by hand as a bearer token\n\
          {users}# ready; Ctrl-C ends it\n"
     ));
-    serve(listener, emulator).await
+    let emulator = Arc::new(Mutex::new(emulator));
+    let Some(every_s) = args.play_every else {
+        return serve(listener, emulator).await;
+    };
+    let every = Duration::from_secs(u64::from(every_s));
+    let played = tokio::spawn(play(Arc::clone(&emulator), every, |text| say(text)));
+    let served = serve(listener, emulator).await;
+    played.abort();
+    served
+}
+
+/// Plays the next answer of every user's fixture each time `every` has passed, and tells of it, until none is left.
+async fn play(google: Arc<Mutex<GoogleEmulator>>, every: Duration, tell: impl Fn(&str)) {
+    for number in 2_u32.. {
+        tokio::time::sleep(every).await;
+        let is_played = {
+            let mut google = google.lock().unwrap_or_else(PoisonError::into_inner);
+            play_next(&mut google, SystemClock.now())
+        };
+        if !is_played {
+            tell("# every answer of the fixture has been played\n");
+            return;
+        }
+        tell(&format!(
+            "# answer {number} of the fixture has been played\n"
+        ));
+    }
+}
+
+/// Plays every user's next answer; false if none is left.
+fn play_next(google: &mut GoogleEmulator, now: Timestamp) -> bool {
+    let users: Vec<String> = google.users().map(|access| access.email).collect();
+    let mut is_played = false;
+    for user in users {
+        is_played |= google
+            .play_next_fixture(now, &user)
+            .expect("the emulator knows its own users");
+    }
+    is_played
 }
 
 fn emulated_google(args: &EmulateGoogleArgs, now: Timestamp) -> Result<GoogleEmulator, Refused> {
@@ -121,10 +162,53 @@ fn emulated_google(args: &EmulateGoogleArgs, now: Timestamp) -> Result<GoogleEmu
 }
 
 async fn neo4j(args: &EmulateNeo4jArgs) -> Result<Exit, Refused> {
-    let emulator = Neo4jEmulator::new(Neo4jEmulatorSettings::default());
+    let emulator = Arc::new(Mutex::new(Neo4jEmulator::new(
+        Neo4jEmulatorSettings::default(),
+    )));
     let (listener, address) = listen(args.port).await?;
     say(&format!(
         "# Neo4j's Query API for the statements of Kalends, emulated at http://{address}\n# ready; Ctrl-C ends it\n"
     ));
     serve(listener, emulator).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_are_played_one_after_another_to_everybody() {
+        let settings = GoogleSettings::new(1, 2, 0, Timestamp::EPOCH);
+        let mut google = GoogleEmulator::new(settings);
+        let users: Vec<String> = google.users().map(|access| access.email).collect();
+        for user in &users {
+            let answers =
+                r#"[{"items": []}, {"items": [{"id": "a1"}]}, {"items": [{"id": "a2"}]}]"#;
+            google.load_fixture(user, answers).unwrap();
+        }
+        let google = Arc::new(Mutex::new(google));
+        let told: Mutex<Vec<(String, usize, usize)>> = Mutex::default();
+        let tell = |text: &str| {
+            let google = google.lock().unwrap();
+            let events = |user| google.calendar_truth(user, "primary").unwrap().count();
+            let line = (text.to_owned(), events(&users[0]), events(&users[1]));
+            told.lock().unwrap().push(line);
+        };
+        play(Arc::clone(&google), Duration::from_millis(1), tell).await;
+        let played = |text: &str, events| {
+            (
+                format!("# {text} of the fixture has been played\n"),
+                events,
+                events,
+            )
+        };
+        assert_eq!(
+            *told.lock().unwrap(),
+            [
+                played("answer 2", 1),
+                played("answer 3", 2),
+                played("every answer", 2)
+            ]
+        );
+    }
 }

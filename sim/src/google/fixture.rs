@@ -3,11 +3,14 @@
 //! A file is an array of events, of `{"why", "event"}` objects, one `events.list` answer, or an array of answers: the
 //! first is the calendar, the others are increments that are played later. What the emulator must know of an event
 //! (id, status, series, times) is read leniently; everything else passes through untouched, however odd it is.
+//!
+//! A series that an answer cuts short loses its exceptions behind the cut, as at Google: some come back as bare
+//! cancelled ids, others are never heard of again, and neither are part of the calendar.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use kalends_core::time::Timestamp;
+use kalends_core::time::{DAY_MS, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -61,6 +64,10 @@ pub(crate) struct FixtureItem {
     pub(crate) is_deleted: bool,
     cancelled: bool,
     pub(crate) series: Option<String>,
+    /// Of an exception: where the rule had put it.
+    original: Option<Timestamp>,
+    /// Of a series that ends by its rule: nothing of it is later.
+    until: Option<Timestamp>,
     pub(crate) starts: Option<Timestamp>,
     /// `None` if unknown or never.
     pub(crate) over: Option<Timestamp>,
@@ -114,6 +121,7 @@ impl Fixture {
             let item = self.item(raw, stamp_us);
             self.items.insert(item.key.clone(), item);
         }
+        self.cut(stamp_us);
         self.settle();
         true
     }
@@ -137,6 +145,8 @@ impl Fixture {
             is_deleted: false,
             cancelled: value["status"] == "cancelled",
             series: text("recurringEventId"),
+            original: instant(&value["originalStartTime"]),
+            until: series_end(&value["recurrence"]),
             starts: instant(&value["start"]).or_else(|| instant(&value["originalStartTime"])),
             // When a foreign rule ends is not worth reading: a series counts as never over.
             over: if endless {
@@ -147,6 +157,21 @@ impl Fixture {
             kind: text("eventType").unwrap_or_else(|| "default".to_owned()),
             raw,
         }
+    }
+
+    /// Takes away exceptions that lie behind the end of their series, unless this very answer names them.
+    fn cut(&mut self, stamp_us: i64) {
+        let ends: BTreeMap<String, Timestamp> = self
+            .items
+            .values()
+            .filter(|item| item.stamp_us == stamp_us)
+            .filter_map(|item| Some((item.key.clone(), item.until?)))
+            .collect();
+        self.items.retain(|_, item| {
+            let end = item.series.as_ref().and_then(|id| ends.get(id));
+            let behind = end.zip(item.original).is_some_and(|(end, at)| at > *end);
+            !behind || item.stamp_us == stamp_us
+        });
     }
 
     /// Tells deleted events from cancelled instances of live series.
@@ -203,6 +228,30 @@ fn instant(value: &Value) -> Option<Timestamp> {
         return Timestamp::parse_rfc3339(text);
     }
     Some(When::Date(parse_date(value["date"].as_str()?)?).instant())
+}
+
+/// When a series ends by `UNTIL`; `None` if it does not, or if single dates may lie behind.
+fn series_end(recurrence: &Value) -> Option<Timestamp> {
+    let lines = recurrence.as_array()?.iter().filter_map(Value::as_str);
+    let lines: Vec<&str> = lines.collect();
+    if lines.iter().any(|line| line.starts_with("RDATE")) {
+        return None;
+    }
+    let mut rules = lines.iter().filter_map(|line| line.strip_prefix("RRULE:"));
+    let mut parts = rules.next()?.split(';');
+    let until = parts.find_map(|part| part.strip_prefix("UNTIL="))?;
+    if !until.is_ascii() {
+        return None;
+    }
+    let (date, time) = (until.get(..8)?, until.get(8..)?);
+    let day = format!("{}-{}-{}", &date[..4], &date[4..6], &date[6..]);
+    if time.is_empty() {
+        // All of that day still belongs to the series.
+        return Some(Timestamp::parse_rfc3339(&format!("{day}T00:00:00Z"))?.plus_ms(DAY_MS - 1));
+    }
+    let time = time.strip_prefix('T')?;
+    let (hour, minute, second) = (time.get(..2)?, time.get(2..4)?, time.get(4..6)?);
+    Timestamp::parse_rfc3339(&format!("{day}T{hour}:{minute}:{second}Z"))
 }
 
 /// One `events.list` answer, its events as text.

@@ -34,6 +34,8 @@ pub struct TruthTime {
 pub struct TruthAttendee {
     /// In lower case; a guest may lack one.
     pub email: Option<String>,
+    /// The profile id, if there is one.
+    pub profile_id: Option<String>,
     /// The name shown.
     pub display_name: Option<String>,
     /// `needsAction`, `declined`, `tentative` or `accepted`.
@@ -166,6 +168,7 @@ fn time_truth(when: When, calendar: &Calendar<'_>) -> TruthTime {
 fn attendee_truth(attendee: &Attendee) -> TruthAttendee {
     TruthAttendee {
         email: Some(attendee.who.email()),
+        profile_id: None,
         display_name: Some(attendee.who.name()),
         response_status: Some(attendee.reply.text().to_owned()),
         optional: attendee.optional,
@@ -239,6 +242,7 @@ fn value_attendee(value: &Value) -> TruthAttendee {
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     TruthAttendee {
         email: value["email"].as_str().map(str::to_lowercase),
+        profile_id: text("id"),
         display_name: text("displayName"),
         response_status: text("responseStatus"),
         optional: value["optional"] == true,

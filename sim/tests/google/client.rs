@@ -146,6 +146,7 @@ fn read(event: &Value) -> TruthEvent {
         .iter()
         .map(|guest| TruthAttendee {
             email: text(&guest["email"]).map(|email| email.to_lowercase()),
+            profile_id: text(&guest["id"]),
             display_name: text(&guest["displayName"]),
             response_status: text(&guest["responseStatus"]),
             optional: guest["optional"].as_bool().unwrap_or(false),

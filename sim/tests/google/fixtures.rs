@@ -142,3 +142,39 @@ fn files_that_are_not_understood_are_refused() {
     assert_eq!(emulator.load_fixture(ADA, "[]"), Ok(()));
     assert!(truth(&emulator, ADA).is_empty());
 }
+
+#[test]
+fn a_cut_takes_the_exceptions_behind_it_along() {
+    let master = |rule: &str| {
+        json!({"id": "s1", "recurrence": [rule], "start": {"dateTime": "2026-03-02T09:00:00Z"},
+               "end": {"dateTime": "2026-03-02T10:00:00Z"}})
+    };
+    let exception = |day: u32| {
+        json!({"id": format!("s1_{day}"), "recurringEventId": "s1",
+               "originalStartTime": {"dateTime": format!("2026-03-{day:02}T09:00:00Z")},
+               "start": {"dateTime": "2026-03-04T12:00:00Z"}, "end": {"dateTime": "2026-03-04T13:00:00Z"}})
+    };
+    let ids = |emulator: &GoogleEmulator| -> Vec<String> {
+        let truth = truth(emulator, ADA).into_iter();
+        truth.map(|event| event.id).collect()
+    };
+    let all = ["s1", "s1_3", "s1_5", "s1_6"];
+    for (until, left) in [
+        ("20260305T000000Z", &all[..2]),
+        ("20260305", &all[..3]),
+        ("soon\u{2026}", &all[..]),
+    ] {
+        let cut = master(&format!("RRULE:FREQ=DAILY;UNTIL={until}"));
+        let played = json!([
+            {"items": [master("RRULE:FREQ=DAILY"), exception(3), exception(5), exception(6)]},
+            {"items": [cut, exception(3)]}
+        ]);
+        let mut emulator = emulator(&played.to_string());
+        assert_eq!(ids(&emulator), all);
+        assert_eq!(emulator.play_next_fixture(EPOCH, ADA), Ok(true));
+        assert_eq!(ids(&emulator), left, "{until}");
+        let request = events_request(&emulator);
+        let page = body(&emulator.handle(EPOCH, &request));
+        assert_eq!(page["items"].as_array().unwrap().len(), left.len());
+    }
+}
