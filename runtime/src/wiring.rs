@@ -1,8 +1,8 @@
 //! From a configuration to a node and what it works with. Everything that can be wrong is found here, before anything
 //! is started.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings, UserDatabase
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{SourceName, UserId, WorkerId};
 use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
-use kalends_core::port::Graph;
+use kalends_core::port::{Graph, Store as _, StoreUnavailable};
+use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::rng::stable_hash;
 use kalends_core::sync::{CalendarSelection, SyncSettings};
@@ -224,6 +225,49 @@ pub fn graph(config: &Config, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Grap
     let graph =
         Neo4jGraph::new(settings).map_err(|error| Refused::bad_input(format!("graph.{error}")))?;
     Ok(Arc::new(graph))
+}
+
+/// Users that are in the store and no longer in the configuration cease to be synced; how many.
+///
+/// What was synced of them stays in the graph.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn forget_removed_users(
+    store: &EmbeddedStore,
+    config: &Config,
+) -> Result<u64, StoreUnavailable> {
+    let configured: BTreeSet<&UserId> = config.users.iter().map(|user| &user.id).collect();
+    let source = SourceName::google_calendar();
+    let limit = u32::try_from(BATCH_MAX).expect("a batch is small");
+    let mut after = None;
+    let mut forgotten = 0;
+    loop {
+        let page = Command::Users {
+            source: source.clone(),
+            after: after.clone(),
+            limit,
+        };
+        let Reply::Users { users } = store.apply(page).await?.value else {
+            return Ok(forgotten);
+        };
+        let Some((last, _)) = users.last() else {
+            return Ok(forgotten);
+        };
+        after = Some(last.clone());
+        let gone = |(user, _): &(UserId, _)| (!configured.contains(user)).then(|| user.clone());
+        let users: Vec<UserId> = users.iter().filter_map(gone).collect();
+        if users.is_empty() {
+            continue;
+        }
+        let unenroll = Command::Unenroll {
+            source: source.clone(),
+            users,
+        };
+        if let Reply::Count { count } = store.apply(unenroll).await?.value {
+            forgotten += count;
+        }
+    }
 }
 
 /// The embedded store, as configured.

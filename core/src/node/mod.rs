@@ -443,7 +443,9 @@ impl Node {
         }
         if self.booted && !self.link.is_closed(now) {
             if self.shutdown.is_none() {
-                self.send_ticks(now);
+                if self.settings.fan_out_slots > 0 {
+                    self.send_ticks(now);
+                }
                 self.send_refresh(now);
                 self.send_claim(now);
             }
@@ -470,7 +472,7 @@ impl Node {
             |of: u32, used: usize| of.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
         (
             free(self.settings.concurrency, syncs),
-            free(FAN_OUT_SLOTS, fan_outs),
+            free(self.settings.fan_out_slots, fan_outs),
         )
     }
 

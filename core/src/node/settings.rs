@@ -56,6 +56,9 @@ pub struct NodeSettings {
     pub schedules: Vec<(ScheduleName, ScheduleDefinition)>,
     /// Sync jobs at a time. Default 3.
     pub concurrency: u32,
+    /// Fan-outs at a time: a lane of their own, [`FAN_OUT_SLOTS`](super::FAN_OUT_SLOTS). 0 for a process that leaves
+    /// ticks and fan-outs to others.
+    pub fan_out_slots: u32,
     /// How long a lease lasts without a heartbeat, in milliseconds; a heartbeat goes out every third of it.
     /// Default 30 s.
     pub lease_ms: u64,
@@ -83,6 +86,7 @@ impl NodeSettings {
             sources: Vec::new(),
             schedules: Vec::new(),
             concurrency: 3,
+            fan_out_slots: super::FAN_OUT_SLOTS,
             lease_ms: 30_000,
             jitter: Jitter::default(),
             spread: Spread::default(),

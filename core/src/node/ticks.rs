@@ -104,6 +104,9 @@ impl Node {
 
     /// When the next tick is to be tried, on the driver's clock.
     pub(super) fn next_tick_at(&self) -> Option<Timestamp> {
+        if self.settings.fan_out_slots == 0 {
+            return None;
+        }
         let waiting = self.ticks.values().filter(|view| !view.in_flight);
         waiting
             .filter_map(|view| Some(self.link.local_time(view.next_at?).max(view.not_before)))

@@ -40,6 +40,12 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         schedule = %config.schedule.definition, data_dir = %config.store.data_dir.display(),
         "started"
     );
+    let forgotten = wiring::forget_removed_users(&store, &config).await;
+    match forgotten {
+        Ok(0) => {}
+        Ok(users) => tracing::info!(users, "no longer configured: not synced any more"),
+        Err(unavailable) => tracing::warn!("removed users stay for now: {unavailable}"),
+    }
     let ports = Ports {
         store: store.clone(),
         source: Arc::new(source),

@@ -49,6 +49,7 @@ pub async fn sync(
     let mut settings = wiring::node_settings(&config, seed);
     // This process does one thing: no ticks, no other user, one slot.
     settings.schedules.clear();
+    settings.fan_out_slots = 0;
     settings.concurrency = 1;
     settings.sources[0].enroll.clear();
     let defined = settings.sources[0].settings.clone();
@@ -190,6 +191,15 @@ fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
         } if key == wanted => Some(Ended::Failed {
             detail: failure.detail.clone(),
             parked: *parked,
+        }),
+        Notice::Limited {
+            key, until, detail, ..
+        } if key == wanted => Some(Ended::Failed {
+            detail: format!(
+                "asked to slow down until {until} ({detail}); the sync stays in the queue, and goes on by \
+                 `kalends run` or another `kalends sync` then"
+            ),
+            parked: false,
         }),
         _ => None,
     }
