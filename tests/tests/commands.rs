@@ -6,6 +6,7 @@
 )]
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use kalends::emulate::face::FaceOptions;
@@ -13,7 +14,7 @@ use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::neo4j_server::Neo4jServer;
-use kalends_tests::process::{Process, kalends, status, wait_until};
+use kalends_tests::process::{Process, kalends, kalends_binary, status, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -242,6 +243,44 @@ fn a_revoked_grant_parks_the_user_and_costs_one_token_call() {
     process.wait_for_log("synced");
     process.stop();
     assert_eq!(status(folder.path())["sources"][0]["parked"], 0);
+    google.assert_synced(&folder.path().join("kalends-data"));
+}
+
+#[test]
+fn nobody_who_reads_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 2, 5);
+    KalendsToml::of(&google).write(folder.path());
+    let _ = kalends(folder.path(), &["sync", "user-00001@example.com"]).done();
+    for arguments in [
+        &["config", "show", "--defaults"][..],
+        &["config", "show"],
+        &["status"],
+        &["sync", "user-00001@example.com"],
+        &["--help"],
+    ] {
+        let mut child = Command::new(kalends_binary())
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{arguments:?}: {errors}");
+    }
+
+    // A log that nobody takes any more does not stop the work.
+    let process = Process::start(folder.path(), &["run"]);
+    process.close_outputs();
+    wait_until("the syncs", || {
+        let source = &status(folder.path())["sources"][0];
+        source["users"] == 2 && source["never_synced"] == 0
+    });
+    process.stop();
     google.assert_synced(&folder.path().join("kalends-data"));
 }
 
