@@ -7,7 +7,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 
 use kalends::emulate::face::FaceOptions;
 use kalends_sim::google::Fault;
@@ -351,6 +350,38 @@ fn with_emulators_by_hand_a_user_without_a_graph_database_is_skipped() {
     }
 }
 
+/// An emulated Neo4j with this password, for as long as its runtime lives.
+fn neo4j(password: &str) -> (tokio::runtime::Runtime, Neo4jServer) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = FaceOptions::default();
+    let server = runtime.block_on(Neo4jServer::start_with(password, &["neo4j"], options));
+    (runtime, server)
+}
+
+#[test]
+fn a_sync_without_changes_sends_nothing_to_the_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 1, 30);
+    let (_runtime, neo4j) = neo4j("of the graph");
+    KalendsToml::of(&google)
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "url", &format!("{:?}", neo4j.url))
+        .set("graph", "password", r#""of the graph""#)
+        .write(folder.path());
+    let sync = ["sync", "user-00001@example.com", "--json"];
+    let first = kalends(folder.path(), &sync).done().json();
+    assert_eq!(first["upserted"], 30, "{first}");
+    let statements = neo4j.emulator().statements();
+    assert!(statements > 0);
+    let second = kalends(folder.path(), &sync).done().json();
+    assert_eq!(second["requests"], 1, "{second}");
+    assert_eq!(neo4j.emulator().statements(), statements);
+}
+
 #[test]
 fn secrets_are_never_printed_even_at_the_finest_level() {
     const PASSWORD: &str = "planted-neo4j-password-93ab";
@@ -381,18 +412,7 @@ fn secrets_are_never_printed_even_at_the_finest_level() {
             .unwrap();
     }
     // Neo4j with a password that can be told from everything else that is logged.
-    let (url, neo4j_url) = mpsc::channel();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.spawn(async move {
-        let server = Neo4jServer::start_with(PASSWORD, &["neo4j"], FaceOptions::default()).await;
-        url.send(server.url.clone()).unwrap();
-        std::future::pending::<()>().await;
-    });
-    let neo4j_url = neo4j_url.recv().unwrap();
+    let (_runtime, neo4j) = neo4j(PASSWORD);
 
     let mut all = String::new();
     for (level, format, password) in [
@@ -401,7 +421,7 @@ fn secrets_are_never_printed_even_at_the_finest_level() {
     ] {
         KalendsToml::of(&google)
             .set("graph", "kind", r#""neo4j""#)
-            .set("graph", "url", &format!("{neo4j_url:?}"))
+            .set("graph", "url", &format!("{:?}", neo4j.url))
             .set("graph", "password", &format!("{password:?}"))
             .set("log", "level", &format!("{level:?}"))
             .set("log", "format", &format!("{format:?}"))
