@@ -39,7 +39,6 @@ fn a_first_sync_that_is_killed_again_and_again_ends_in_the_same_graph() {
     google.lock().delay = PAGE;
     KalendsToml::of(&google)
         .set("google", "page_size", &PAGE_SIZE.to_string())
-        .set("retry", "attempts", "20")
         .write(folder.path());
     let mut rng = substream(SEED, "kills");
 
