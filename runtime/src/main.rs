@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use kalends::cli::{Cli, Command};
 use kalends::exit::Exit;
+use kalends::say::{complain, say};
 use kalends::wiring::Refused;
 use kalends::{commands, demo};
 
@@ -22,8 +23,8 @@ fn main() -> ExitCode {
         .collect();
     if let Command::Config(command) = &cli.command {
         let outcome = commands::config::config(command, &environment);
-        print!("{}", outcome.output);
-        eprint!("{}", outcome.errors);
+        say(&outcome.output);
+        complain(&outcome.errors);
         return outcome.exit.into();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("kalends: the system gives no threads: {error}");
+            complain(&format!("kalends: the system gives no threads: {error}\n"));
             return Exit::Failed.into();
         }
     };
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(Refused { exit, detail }) => {
-            eprintln!("kalends: {}", detail.trim_end());
+            complain(&format!("kalends: {}\n", detail.trim_end()));
             exit.into()
         }
     }

@@ -8,6 +8,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -84,6 +85,7 @@ pub struct Process {
     output: Text,
     errors: Text,
     readers: Vec<JoinHandle<()>>,
+    closed: Arc<AtomicBool>,
 }
 
 /// How a `kalends` ended, and what it said.
@@ -121,9 +123,10 @@ impl Process {
         let (output, errors) = (Text::default(), Text::default());
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
+        let closed = Arc::<AtomicBool>::default();
         let readers = vec![
-            collect(stdout, Arc::clone(&output)),
-            collect(stderr, Arc::clone(&errors)),
+            collect(stdout, Arc::clone(&output), Arc::clone(&closed)),
+            collect(stderr, Arc::clone(&errors), Arc::clone(&closed)),
         ];
         Process {
             child,
@@ -131,6 +134,7 @@ impl Process {
             output,
             errors,
             readers,
+            closed,
         }
     }
 
@@ -150,6 +154,11 @@ impl Process {
     #[must_use]
     pub fn errors(&self) -> String {
         text(&self.errors)
+    }
+
+    /// Stops reading what it says: after the next piece it writes into pipes that nobody holds.
+    pub fn close_outputs(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// The process id.
@@ -272,10 +281,17 @@ impl Drop for Process {
     }
 }
 
-fn collect(mut from: impl Read + Send + 'static, into: Text) -> JoinHandle<()> {
+fn collect(
+    mut from: impl Read + Send + 'static,
+    into: Text,
+    closed: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut bytes = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if closed.load(Ordering::Relaxed) {
+                return;
+            }
             let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
             into.extend_from_slice(&bytes[..count]);
         }

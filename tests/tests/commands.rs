@@ -6,14 +6,14 @@
 )]
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::process::{Command, Stdio};
 
 use kalends::emulate::face::FaceOptions;
 use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::neo4j_server::Neo4jServer;
-use kalends_tests::process::{Process, kalends, status, wait_until};
+use kalends_tests::process::{Process, kalends, kalends_binary, status, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -245,6 +245,44 @@ fn a_revoked_grant_parks_the_user_and_costs_one_token_call() {
     google.assert_synced(&folder.path().join("kalends-data"));
 }
 
+#[test]
+fn nobody_who_reads_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 2, 5);
+    KalendsToml::of(&google).write(folder.path());
+    let _ = kalends(folder.path(), &["sync", "user-00001@example.com"]).done();
+    for arguments in [
+        &["config", "show", "--defaults"][..],
+        &["config", "show"],
+        &["status"],
+        &["sync", "user-00001@example.com"],
+        &["--help"],
+    ] {
+        let mut child = Command::new(kalends_binary())
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{arguments:?}: {errors}");
+    }
+
+    // A log that nobody takes any more does not stop the work.
+    let process = Process::start(folder.path(), &["run"]);
+    process.close_outputs();
+    wait_until("the syncs", || {
+        let source = &status(folder.path())["sources"][0];
+        source["users"] == 2 && source["never_synced"] == 0
+    });
+    process.stop();
+    google.assert_synced(&folder.path().join("kalends-data"));
+}
+
 /// Starts an emulator by hand, as its help says, and gives it with its address.
 fn emulator(folder: &Path, arguments: &[&str]) -> (Process, String) {
     let arguments: Vec<&str> = ["emulate"]
@@ -312,6 +350,38 @@ fn with_emulators_by_hand_a_user_without_a_graph_database_is_skipped() {
     }
 }
 
+/// An emulated Neo4j with this password, for as long as its runtime lives.
+fn neo4j(password: &str) -> (tokio::runtime::Runtime, Neo4jServer) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = FaceOptions::default();
+    let server = runtime.block_on(Neo4jServer::start_with(password, &["neo4j"], options));
+    (runtime, server)
+}
+
+#[test]
+fn a_sync_without_changes_sends_nothing_to_the_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 1, 30);
+    let (_runtime, neo4j) = neo4j("of the graph");
+    KalendsToml::of(&google)
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "url", &format!("{:?}", neo4j.url))
+        .set("graph", "password", r#""of the graph""#)
+        .write(folder.path());
+    let sync = ["sync", "user-00001@example.com", "--json"];
+    let first = kalends(folder.path(), &sync).done().json();
+    assert_eq!(first["upserted"], 30, "{first}");
+    let statements = neo4j.emulator().statements();
+    assert!(statements > 0);
+    let second = kalends(folder.path(), &sync).done().json();
+    assert_eq!(second["requests"], 1, "{second}");
+    assert_eq!(neo4j.emulator().statements(), statements);
+}
+
 #[test]
 fn secrets_are_never_printed_even_at_the_finest_level() {
     const PASSWORD: &str = "planted-neo4j-password-93ab";
@@ -342,18 +412,7 @@ fn secrets_are_never_printed_even_at_the_finest_level() {
             .unwrap();
     }
     // Neo4j with a password that can be told from everything else that is logged.
-    let (url, neo4j_url) = mpsc::channel();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.spawn(async move {
-        let server = Neo4jServer::start_with(PASSWORD, &["neo4j"], FaceOptions::default()).await;
-        url.send(server.url.clone()).unwrap();
-        std::future::pending::<()>().await;
-    });
-    let neo4j_url = neo4j_url.recv().unwrap();
+    let (_runtime, neo4j) = neo4j(PASSWORD);
 
     let mut all = String::new();
     for (level, format, password) in [
@@ -362,7 +421,7 @@ fn secrets_are_never_printed_even_at_the_finest_level() {
     ] {
         KalendsToml::of(&google)
             .set("graph", "kind", r#""neo4j""#)
-            .set("graph", "url", &format!("{neo4j_url:?}"))
+            .set("graph", "url", &format!("{:?}", neo4j.url))
             .set("graph", "password", &format!("{password:?}"))
             .set("log", "level", &format!("{level:?}"))
             .set("log", "format", &format!("{format:?}"))

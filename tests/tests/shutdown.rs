@@ -53,6 +53,18 @@ fn sigterm_while_idle_ends_at_once() {
 }
 
 #[test]
+fn sigterm_at_the_very_start_is_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 1, 5);
+    KalendsToml::of(&google).write(folder.path());
+    for _ in 0..5 {
+        let mut process = Process::start(folder.path(), &["run"]);
+        process.wait_for_log("started");
+        process.stop();
+    }
+}
+
+#[test]
 fn sigint_does_the_same() {
     idle("INT");
 }

@@ -25,23 +25,26 @@ const PAGES: usize = (EVENTS / PAGE_SIZE) as usize;
 /// Kills, each in a further stretch of the pass: as many as a sync may suffer before it is given up until the next tick
 /// (`stalls_max`).
 const KILLS: usize = 3;
-/// A kill comes up to this long after the page that was waited for, in microseconds: about what one page takes.
-const AFTER_PAGE_US_MAX: u64 = 30_000;
+/// A kill comes after 1 to this many further pages, so that all of them together stay far from the end.
+const NEW_PAGES_MAX: u64 = 15;
+/// How long Google takes for a page: with this a test that is held up for a second still kills in the middle.
+const PAGE: Duration = Duration::from_millis(40);
+/// And up to this long after that page was asked for, in microseconds: it is answered, written, committed meanwhile.
+const AFTER_PAGE_US_MAX: u64 = 80_000;
 
 #[test]
 fn a_first_sync_that_is_killed_again_and_again_ends_in_the_same_graph() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(SEED, 1, EVENTS);
+    google.lock().delay = PAGE;
     KalendsToml::of(&google)
         .set("google", "page_size", &PAGE_SIZE.to_string())
-        .set("retry", "attempts", "20")
         .write(folder.path());
     let mut rng = substream(SEED, "kills");
 
-    let stretch = PAGES / (KILLS + 1);
     for kill in 0..KILLS {
         let process = Process::start(folder.path(), &["run"]);
-        let new_pages = 1 + uniform(&mut rng, stretch as u64 - 1) as usize;
+        let new_pages = 1 + uniform(&mut rng, NEW_PAGES_MAX - 1) as usize;
         let pages = google.pages_asked() + new_pages;
         wait_until("further pages", || google.pages_asked() >= pages);
         std::thread::sleep(Duration::from_micros(uniform(&mut rng, AFTER_PAGE_US_MAX)));
@@ -51,6 +54,7 @@ fn a_first_sync_that_is_killed_again_and_again_ends_in_the_same_graph() {
             "kill {kill} came after the end"
         );
     }
+    google.lock().delay = Duration::ZERO;
     let mut process = Process::start(folder.path(), &["run"]);
     process.wait_for_log("synced");
     process.stop();

@@ -1,6 +1,5 @@
 //! `kalends emulate google` and `kalends emulate neo4j`: the emulators by hand, on this machine only.
 
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use crate::cli::{EmulateCommand, EmulateGoogleArgs, EmulateNeo4jArgs};
 use crate::clock::SystemClock;
 use crate::emulate::face::{self, Emulated, FaceOptions};
 use crate::exit::Exit;
+use crate::say::say;
 use crate::wiring::Refused;
 
 /// The largest fixture that is read, in bytes.
@@ -73,13 +73,6 @@ async fn serve<E: Emulated>(
             detail: format!("the emulator stopped: {error}"),
         }),
     }
-}
-
-/// Prints for whoever reads along; a closed pipe is nobody's fault.
-fn say(text: &str) {
-    let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes());
-    let _ = output.flush();
 }
 
 async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {

@@ -29,6 +29,13 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    // Before anything is opened or started, so that a signal at any time after this ends the process in good order.
+    let unheard = |error: std::io::Error| Refused {
+        exit: Exit::Failed,
+        detail: format!("signals cannot be heard here: {error}"),
+    };
+    let mut term = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(unheard)?;
     let wall = Arc::new(SystemClock);
     let source = wiring::google(&config, wall.clone())?;
     let store = wiring::store(&config.store.data_dir, wall)?;
@@ -55,13 +62,6 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let (stop, stopped) = watch::channel(None);
     let shutdown_ms = config.worker.shutdown_ms;
     let signals = tokio::spawn(async move {
-        let (Ok(mut term), Ok(mut int)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            tracing::error!("signals cannot be heard here; stop this process with SIGKILL");
-            return;
-        };
         let name = tokio::select! {
             _ = term.recv() => "SIGTERM",
             _ = int.recv() => "SIGINT",

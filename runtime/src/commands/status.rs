@@ -17,6 +17,7 @@ use crate::cli::StatusArgs;
 use crate::clock::SystemClock;
 use crate::config::load;
 use crate::exit::Exit;
+use crate::say::say;
 use crate::wiring::Refused;
 
 /// Dead letters that are shown.
@@ -44,9 +45,9 @@ pub async fn status(
     let reader = EmbeddedStore::open_read_only(data_dir, Arc::new(SystemClock))?;
     let status = read(&reader).await?;
     if args.json {
-        println!("{}", status.json());
+        say(&format!("{}\n", status.json()));
     } else {
-        print!("{}", status.words());
+        say(&status.words());
     }
     Ok(Exit::Done)
 }

@@ -18,6 +18,7 @@ use crate::clock::{SteadyClock, SystemClock};
 use crate::config::{Config, load};
 use crate::driver::{Effects, Ports, drive};
 use crate::exit::Exit;
+use crate::say::{complain, say};
 use crate::wiring::{self, Refused};
 use crate::{logging, notices};
 
@@ -248,11 +249,11 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
         }
     };
     if args.json {
-        println!("{json}");
+        say(&format!("{json}\n"));
     } else if exit == Exit::Done {
-        println!("{words}");
+        say(&format!("{words}\n"));
     } else {
-        eprintln!("{words}");
+        complain(&format!("{words}\n"));
     }
     exit
 }

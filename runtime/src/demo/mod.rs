@@ -33,6 +33,7 @@ use crate::config::{Config, GoogleAuth, UserConfig};
 use crate::driver::{Effects, Ports, drive};
 use crate::emulate::face::{self, FaceOptions};
 use crate::exit::Exit;
+use crate::say::say;
 use crate::wiring::{self, Refused};
 use progress::{Progress, Stage};
 pub use report::Report;
@@ -69,9 +70,9 @@ pub async fn demo(args: &DemoArgs) -> Result<Exit, Refused> {
     let folder = Folder::new(args.keep.as_deref())?;
     let report = play(args, folder.path()).await?;
     if args.json {
-        println!("{}", report.json());
+        say(&format!("{}\n", report.json()));
     } else {
-        print!("{}", report.words());
+        say(report.words());
     }
     Ok(if report.mismatches == 0 && report.failed == 0 {
         Exit::Done
