@@ -235,12 +235,17 @@ fn a_revoked_grant_parks_the_user_and_costs_one_token_call() {
     // One for each of the two users.
     assert_eq!(google.lock().emulator.counters().token_requests, 2);
 
-    // Once the user has connected again, a start is enough.
+    // The same grant would only be refused again: a start asks nobody for anything on behalf of this user.
+    let mut process = Process::start(folder.path(), &["run"]);
+    process.wait_for_log("ready");
+    process.stop();
+    assert_eq!(status(folder.path())["sources"][0]["parked"], 1);
+
+    // Once the user has connected again, a person says so (or the configuration holds another token).
     let now = google.lock().emulator.settings().epoch;
     google.lock().emulator.restore(now, &user).unwrap();
-    let mut process = Process::start(folder.path(), &["run"]);
-    process.wait_for_log("synced");
-    process.stop();
+    let synced = kalends(folder.path(), &["sync", &user]).done().output;
+    assert!(synced.contains("synced"), "{synced}");
     assert_eq!(status(folder.path())["sources"][0]["parked"], 0);
     google.assert_synced(&folder.path().join("kalends-data"));
 }

@@ -68,6 +68,17 @@ impl Queue {
         (recovered, buried)
     }
 
+    /// Takes every leased job back at once, however long its lease would last: for a store that one process has to
+    /// itself, which has just opened it, so that all who held leases are gone. It counts as a stall, like an expired
+    /// lease. How many there were.
+    pub fn recover_orphans(&mut self, now: Timestamp) -> u64 {
+        let orphans: Vec<JobKey> = self.index.active.iter().cloned().collect();
+        for key in &orphans {
+            self.stall(now, key);
+        }
+        orphans.len() as u64
+    }
+
     /// Takes a job back whose lease expired; whether it was given up, as it did so too often.
     fn stall(&mut self, now: Timestamp, key: &JobKey) -> bool {
         let stalls_max = match key {
