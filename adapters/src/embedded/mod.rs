@@ -133,6 +133,12 @@ impl EmbeddedStore {
         self.join();
     }
 
+    /// Resolves when the writing thread takes no more requests: after [`EmbeddedStore::close`], or when it met a fault
+    /// that it could not survive. Whoever runs on this store should end then, for every later request fails.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
     fn join(&self) {
         let thread = self
             .thread
