@@ -9,7 +9,7 @@
 //! | [`wiring`] | from a configuration to a node and its ports |
 //! | [`driver`] | the loop that performs what the node names |
 //! | [`clock`] | clocks for drivers |
-//! | [`commands`], [`cli`], [`exit`], [`logging`] | the `kalends` command |
+//! | [`commands`], [`cli`], [`exit`], [`logging`], [`output`] | the `kalends` command |
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
 //! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
 
@@ -23,4 +23,5 @@ pub mod emulate;
 pub mod exit;
 pub mod logging;
 pub mod notices;
+pub mod output;
 pub mod wiring;

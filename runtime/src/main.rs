@@ -7,7 +7,7 @@ use clap::Parser as _;
 use kalends::cli::{Cli, Command};
 use kalends::exit::Exit;
 use kalends::wiring::Refused;
-use kalends::{commands, demo};
+use kalends::{commands, demo, output};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -22,8 +22,8 @@ fn main() -> ExitCode {
         .collect();
     if let Command::Config(command) = &cli.command {
         let outcome = commands::config::config(command, &environment);
-        print!("{}", outcome.output);
-        eprint!("{}", outcome.errors);
+        output::text(&outcome.output);
+        output::error(&outcome.errors);
         return outcome.exit.into();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("kalends: the system gives no threads: {error}");
+            output::error(&format!("kalends: the system gives no threads: {error}\n"));
             return Exit::Failed.into();
         }
     };
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(Refused { exit, detail }) => {
-            eprintln!("kalends: {}", detail.trim_end());
+            output::error(&format!("kalends: {}\n", detail.trim_end()));
             exit.into()
         }
     }

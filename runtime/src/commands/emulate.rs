@@ -1,6 +1,5 @@
 //! `kalends emulate google` and `kalends emulate neo4j`: the emulators by hand, on this machine only.
 
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +13,7 @@ use crate::cli::{EmulateCommand, EmulateGoogleArgs, EmulateNeo4jArgs};
 use crate::clock::SystemClock;
 use crate::emulate::face::{self, Emulated, FaceOptions};
 use crate::exit::Exit;
+use crate::output;
 use crate::wiring::Refused;
 
 /// The largest fixture that is read, in bytes.
@@ -72,13 +72,6 @@ async fn serve<E: Emulated>(listener: TcpListener, emulator: E) -> Result<Exit, 
     }
 }
 
-/// Prints for whoever reads along; a closed pipe is nobody's fault.
-fn say(text: &str) {
-    let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes());
-    let _ = output.flush();
-}
-
 async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
     let now = SystemClock.now();
     let emulator = emulated_google(args, now)?;
@@ -87,7 +80,7 @@ async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
         .users()
         .map(|access| format!("{}\t{}\n", access.email, access.refresh_token))
         .collect();
-    say(&format!(
+    output::text(&format!(
         "# Google Calendar, emulated at http://{address}/calendar/v3, tokens at http://{address}/token\n\
          # user, a tab, and the user's token: good as a refresh token, and by hand as a bearer token\n\
          {users}# ready; Ctrl-C ends it\n"
@@ -123,7 +116,7 @@ fn emulated_google(args: &EmulateGoogleArgs, now: Timestamp) -> Result<GoogleEmu
 async fn neo4j(args: &EmulateNeo4jArgs) -> Result<Exit, Refused> {
     let emulator = Neo4jEmulator::new(Neo4jEmulatorSettings::default());
     let (listener, address) = listen(args.port).await?;
-    say(&format!(
+    output::text(&format!(
         "# Neo4j's Query API for the statements of Kalends, emulated at http://{address}\n# ready; Ctrl-C ends it\n"
     ));
     serve(listener, emulator).await

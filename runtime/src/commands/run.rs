@@ -74,17 +74,18 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     });
     let node = Node::new(clock.now(), settings);
     let effects = Arc::new(Effects::default());
-    drive(
+    let driven = drive(
         node,
         ports,
         clock,
         stopped,
         effects,
         |_, notice: &Notice| notices::log(notice),
-    )
-    .await;
+    );
+    let driven = wiring::while_stored(&store, driven).await;
     signals.abort();
     store.close().await;
+    driven?;
     tracing::info!("stopped; schedules and waiting jobs stay in the store");
     Ok(Exit::Done)
 }

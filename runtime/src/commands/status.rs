@@ -17,6 +17,7 @@ use crate::cli::StatusArgs;
 use crate::clock::SystemClock;
 use crate::config::load;
 use crate::exit::Exit;
+use crate::output;
 use crate::wiring::Refused;
 
 /// Dead letters that are shown.
@@ -44,9 +45,9 @@ pub async fn status(
     let reader = EmbeddedStore::open_read_only(data_dir, Arc::new(SystemClock))?;
     let status = read(&reader).await?;
     if args.json {
-        println!("{}", status.json());
+        output::line(&status.json().to_string());
     } else {
-        print!("{}", status.words());
+        output::text(&status.words());
     }
     Ok(Exit::Done)
 }

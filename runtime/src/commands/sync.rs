@@ -19,7 +19,7 @@ use crate::config::{Config, load};
 use crate::driver::{Effects, Ports, drive};
 use crate::exit::Exit;
 use crate::wiring::{self, Refused};
-use crate::{logging, notices};
+use crate::{logging, notices, output};
 
 /// How the sync ended.
 #[derive(Clone, Debug)]
@@ -118,17 +118,18 @@ pub async fn sync(
         }
     };
     let node = Node::new(clock.now(), settings);
-    drive(
+    let driven = drive(
         node,
         ports,
         clock,
         stopped,
         Arc::new(Effects::default()),
         observe,
-    )
-    .await;
+    );
+    let driven = wiring::while_stored(&store, driven).await;
     interrupted.abort();
     store.close().await;
+    driven?;
     let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(tell(args, ended))
 }
@@ -230,11 +231,11 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
         }
     };
     if args.json {
-        println!("{json}");
+        output::line(&json.to_string());
     } else if exit == Exit::Done {
-        println!("{words}");
+        output::line(&words);
     } else {
-        eprintln!("{words}");
+        output::error(&format!("{words}\n"));
     }
     exit
 }
