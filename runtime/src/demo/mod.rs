@@ -22,9 +22,10 @@ use kalends_core::policy::{Jitter, Spread};
 use kalends_core::port::Graph as _;
 use kalends_core::queue::command::LEASE_MS_MAX;
 use kalends_core::time::{Clock as _, MINUTE_MS, Timestamp};
-use kalends_sim::google::{GoogleEmulator, GoogleSettings};
+use kalends_sim::google::{GoogleEmulator, GoogleSettings, TruthCalendar};
 use kalends_sim::oracle::{self, Verdict};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::cli::DemoArgs;
@@ -33,6 +34,7 @@ use crate::config::{Config, GoogleAuth, UserConfig};
 use crate::driver::{Effects, Ports, drive};
 use crate::emulate::face::{self, FaceOptions};
 use crate::exit::Exit;
+use crate::output;
 use crate::wiring::{self, Refused};
 use progress::{Progress, Stage};
 pub use report::Report;
@@ -64,14 +66,15 @@ fn lock(google: &Google) -> MutexGuard<'_, GoogleEmulator> {
 /// Shows the demo; the report is printed, and decides the exit code.
 ///
 /// # Errors
-/// If the folder cannot be used, or no port of the loopback interface.
+/// If the folder cannot be used, or no port of the loopback interface, or if it is interrupted: then everything is
+/// stopped in order first, so that a temporary folder goes.
 pub async fn demo(args: &DemoArgs) -> Result<Exit, Refused> {
     let folder = Folder::new(args.keep.as_deref())?;
     let report = play(args, folder.path()).await?;
     if args.json {
-        println!("{}", report.json());
+        output::line(&report.json());
     } else {
-        print!("{}", report.words());
+        output::text(report.words());
     }
     Ok(if report.mismatches == 0 && report.failed == 0 {
         Exit::Done
@@ -120,6 +123,7 @@ impl Folder {
 /// Plays the demo in `folder` and compares.
 async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
     let begun = Instant::now();
+    let mut interrupted = std::pin::pin!(interruption()?);
     let clock = SteadyClock::new(BEGIN, rate(args));
     let settings = GoogleSettings::new(args.seed, args.users, args.events, BEGIN);
     let google: Google = Arc::new(Mutex::new(GoogleEmulator::new(settings)));
@@ -170,22 +174,60 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
         },
     ));
 
-    let finished = story(args, &google, &progress, &effects, clock).await;
-    let shutdown_ms = SHUTDOWN_WORLD_MS * u64::from(rate(args));
+    let finished = tokio::select! {
+        finished = story(args, &google, &progress, &effects, clock) => Some(finished),
+        () = &mut interrupted => None,
+    };
+    let shutdown_ms = match finished {
+        Some(_) => SHUTDOWN_WORLD_MS * u64::from(rate(args)),
+        None => 0,
+    };
     stop.send_replace(Some(clock.now().plus_ms(shutdown_ms)));
-    // A driver that panicked shows as users that were not synced.
-    let _ = driven.await;
+    let driver_panicked = driven.await.is_err();
     let duration = begun.elapsed();
 
-    progress.stage(Stage::Comparing);
-    let verdict = compare_all(&google, &store, &progress).await;
+    let compared = match finished {
+        None => None,
+        Some(mut finished) => {
+            finished.driver_panicked = driver_panicked;
+            progress.stage(Stage::Comparing);
+            tokio::select! {
+                verdict = compare_all(&google, &store, &progress) => Some((finished, verdict)),
+                () = &mut interrupted => None,
+            }
+        }
+    };
     progress.end();
     let _ = stop_google.send(());
     served.abort();
     store.close().await;
+    let Some((finished, verdict)) = compared else {
+        return Err(Refused {
+            exit: Exit::Failed,
+            detail: "interrupted".to_owned(),
+        });
+    };
     Ok(Report::new(
         &progress, &finished, &verdict, &effects, &source, duration,
     ))
+}
+
+/// Resolves at SIGINT or SIGTERM; from now on neither ends the process by itself.
+fn interruption() -> Result<impl Future<Output = ()>, Refused> {
+    let hear = |kind| {
+        signal(kind).map_err(|error| Refused {
+            exit: Exit::Failed,
+            detail: format!("signals cannot be heard here: {error}"),
+        })
+    };
+    let mut term = hear(SignalKind::terminate())?;
+    let mut int = hear(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 /// How many times as fast as the world the demo's clock runs.
@@ -244,6 +286,7 @@ fn node_settings(args: &DemoArgs, config: &Config) -> NodeSettings {
 /// What the story came to.
 struct Finished {
     complete: bool,
+    driver_panicked: bool,
     first_sync: Duration,
     weather: weather::Tally,
 }
@@ -287,8 +330,18 @@ async fn story(
     }
     Finished {
         complete,
+        driver_panicked: false,
         first_sync,
         weather: weather.tally,
+    }
+}
+
+/// What is to be known of a user's primary calendar, which is synced by that keyword.
+fn calendar(google: &GoogleEmulator, email: &str) -> TruthCalendar {
+    let truth = google.calendar_row_truth(email, "primary");
+    TruthCalendar {
+        id: "primary".to_owned(),
+        ..truth.expect("the emulator knows its own users")
     }
 }
 
@@ -310,7 +363,7 @@ async fn compare_all(google: &Google, store: &EmbeddedStore, progress: &Progress
         };
         let google = lock(google);
         let verdict = match google.calendar_truth(&email, "primary") {
-            Ok(truth) => oracle::compare(truth, &snapshot),
+            Ok(truth) => oracle::compare(&calendar(&google, &email), truth, &snapshot),
             Err(unknown) => panic!("the emulator does not know its own user {email}: {unknown}"),
         };
         drop(google);

@@ -1,7 +1,7 @@
 //! What is happening, as a person sees it: a bar, rates, and a word about what goes on.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use kalends_core::time::{Clock as _, Timestamp};
 use super::{LOOK, STALLED};
 use crate::clock::SteadyClock;
 use crate::driver::Effects;
+use crate::output;
 
 /// How often a line is printed where there is no terminal.
 const PLAIN_LINE: Duration = Duration::from_secs(2);
@@ -163,11 +164,11 @@ impl Progress {
     pub(super) fn stage(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
         if !self.terminal {
-            eprintln!(
-                "{:6.1} s  {}",
+            output::error(&format!(
+                "{:6.1} s  {}\n",
                 self.begun.elapsed().as_secs_f64(),
                 stage.words()
-            );
+            ));
         }
     }
 
@@ -261,7 +262,7 @@ impl Progress {
         *last_line = Instant::now();
         let seconds = self.begun.elapsed().as_secs_f64();
         if !self.terminal {
-            eprintln!("{seconds:6.1} s    {words}");
+            output::error(&format!("{seconds:6.1} s    {words}\n"));
             return;
         }
         let stage = *self.stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -270,13 +271,15 @@ impl Progress {
             .map(|at| if at < part { '█' } else { '░' })
             .collect();
         // Back to the start of the line, and clear what is left of the one before.
-        eprint!("\r\x1b[K{seconds:5.1} s {bar} {}: {words}", stage.words());
-        let _ = std::io::stderr().flush();
+        output::error(&format!(
+            "\r\x1b[K{seconds:5.1} s {bar} {}: {words}",
+            stage.words()
+        ));
     }
 
     pub(super) fn end(&self) {
         if self.terminal {
-            eprintln!("\r\x1b[K");
+            output::error("\r\x1b[K\n");
         }
     }
 }
