@@ -30,7 +30,11 @@ const DEADLINE_MARGIN_MS: u64 = 5_000;
 /// The seed of the hash that tells grants apart. Changing it would try every parked user once more.
 const GRANT_SEED: u64 = 0x6772_616e_7473;
 
-/// Why a command could not begin.
+/// Requests that one write may take at the most, each with the full request timeout: the six statements that make an
+/// index or a constraint where a database is new, the write, and the write once more.
+const GRAPH_REQUESTS_A_WRITE_MAX: u64 = 8;
+
+/// Why a command could not begin, or not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The exit code that belongs to it.
@@ -118,7 +122,10 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
     let graph_ms = match &config.graph {
         GraphConfig::Embedded => Deadlines::default().graph_ms,
         GraphConfig::Neo4j(neo4j) => {
-            neo4j.request_timeout_ms.saturating_mul(2) + DEADLINE_MARGIN_MS
+            let requests_ms = neo4j
+                .request_timeout_ms
+                .saturating_mul(GRAPH_REQUESTS_A_WRITE_MAX);
+            requests_ms.saturating_add(DEADLINE_MARGIN_MS)
         }
     };
     settings.deadlines = Deadlines {
@@ -270,10 +277,62 @@ pub async fn forget_removed_users(
     }
 }
 
-/// The embedded store, as configured.
+/// The embedded store, as configured, with whatever a killed process had under way back in its queue.
 ///
 /// # Errors
-/// If another process has it, or what lies there is not a store that this program can read.
-pub fn store(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedStore>, Refused> {
-    Ok(Arc::new(EmbeddedStore::open(data_dir, clock)?))
+/// If another process has it, what lies there is not a store that this program can read, or it cannot be written.
+pub async fn store(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedStore>, Refused> {
+    let store = Arc::new(EmbeddedStore::open(data_dir, clock)?);
+    match store.recover_orphans().await {
+        Ok(0) => {}
+        Ok(jobs) => tracing::warn!(
+            jobs,
+            "a process ended without handing back its jobs; they are in the queue again"
+        ),
+        Err(unavailable) => {
+            return Err(Refused {
+                exit: Exit::Failed,
+                detail: unavailable.detail,
+            });
+        }
+    }
+    Ok(store)
+}
+
+/// Does `work` for as long as the store lives. Without its store a node would back off for ever, looking alive.
+///
+/// # Errors
+/// If the store ends before the work does.
+pub async fn while_stored<T>(
+    store: &EmbeddedStore,
+    work: impl Future<Output = T>,
+) -> Result<T, Refused> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = store.ended() => Err(Refused {
+            exit: Exit::Failed,
+            detail: "the embedded store has stopped by a fault of its own, which the log shows above; \
+                     start the process again: its file holds all that was acknowledged"
+                .to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn work_ends_with_its_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), Arc::new(SystemClock)).await.unwrap();
+        assert_eq!(while_stored(&store, async { 7 }).await, Ok(7));
+        let (ended, ()) = tokio::join!(
+            while_stored(&store, std::future::pending::<()>()),
+            store.close()
+        );
+        assert_eq!(ended.unwrap_err().exit, Exit::Failed);
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kalends_core::graph::{EventRow, EventTime, GraphSnapshot};
 
-use crate::google::{TruthEvent, TruthTime};
+use crate::google::{TruthAttendee, TruthCalendar, TruthEvent, TruthTime};
 
 /// At most this many differences of one user are described; more are only counted.
 pub const DESCRIBED_MAX: usize = 20;
@@ -33,27 +33,31 @@ impl Verdict {
     }
 }
 
-/// Compares one calendar of one user with the events of that calendar in `snapshot`, and, for a user with that one
-/// calendar, the contacts.
+/// Compares one calendar of one user, its events and its own row, with `snapshot`, and, since the user has that one
+/// calendar only, the contacts.
 #[must_use]
-pub fn compare(truth: impl Iterator<Item = TruthEvent>, snapshot: &GraphSnapshot) -> Verdict {
+pub fn compare(
+    calendar: &TruthCalendar,
+    truth: impl Iterator<Item = TruthEvent>,
+    snapshot: &GraphSnapshot,
+) -> Verdict {
     let mut verdict = Verdict::default();
+    compare_calendar(calendar, snapshot, &mut verdict);
     let mut rows: BTreeMap<&str, &EventRow> = BTreeMap::new();
     for event in &snapshot.events {
-        if rows.insert(&event.row.id, &event.row).is_some() {
-            verdict.differs(|| format!("{} is in the graph twice", event.row.id));
+        let id = &event.row.id;
+        if event.calendar.as_str() != calendar.id {
+            verdict.differs(|| format!("{id} is in the calendar {}", event.calendar));
+        }
+        if rows.insert(id, &event.row).is_some() {
+            verdict.differs(|| format!("{id} is in the graph twice"));
         }
     }
-    let mut people: BTreeSet<String> = BTreeSet::new();
+    let mut people: BTreeSet<(String, Option<String>)> = BTreeSet::new();
     for event in truth {
         verdict.expected += 1;
-        people.extend(event.organizer_email.clone());
-        people.extend(
-            event
-                .attendees
-                .iter()
-                .filter_map(|guest| guest.email.clone()),
-        );
+        let mentioned = event.organizer.iter().chain(&event.attendees);
+        people.extend(mentioned.filter_map(|person| Some((key(person)?, address(person)))));
         let Some(row) = rows.remove(event.id.as_str()) else {
             verdict.differs(|| format!("{} is missing in the graph", event.id));
             continue;
@@ -70,15 +74,62 @@ pub fn compare(truth: impl Iterator<Item = TruthEvent>, snapshot: &GraphSnapshot
     for id in rows.keys() {
         verdict.differs(|| format!("{id} is in the graph and not in the calendar"));
     }
-    let contacts: BTreeSet<String> = snapshot
-        .contacts
-        .iter()
-        .filter_map(|contact| contact.email.clone())
-        .collect();
+    let mut contacts: BTreeSet<(String, Option<String>)> = BTreeSet::new();
+    for contact in &snapshot.contacts {
+        if !contacts.insert((contact.key.clone(), contact.email.clone())) {
+            verdict.differs(|| format!("contact {} is in the graph twice", contact.key));
+        }
+    }
     for person in people.symmetric_difference(&contacts) {
-        verdict.differs(|| format!("contact {person} is only on one side"));
+        verdict.differs(|| format!("contact {person:?} is only on one side"));
     }
     verdict
+}
+
+fn compare_calendar(calendar: &TruthCalendar, snapshot: &GraphSnapshot, verdict: &mut Verdict) {
+    let [row] = snapshot.calendars.as_slice() else {
+        let count = snapshot.calendars.len();
+        verdict.differs(|| format!("there are {count} calendars in the graph, and should be one"));
+        return;
+    };
+    for (field, expected, found) in [
+        ("id", calendar.id.clone(), row.id.to_string()),
+        ("name", text(&calendar.name), text(&row.name)),
+        ("time zone", text(&calendar.time_zone), text(&row.time_zone)),
+        (
+            "access role",
+            text(&calendar.access_role),
+            text(&row.access_role),
+        ),
+    ] {
+        if expected != found {
+            verdict.differs(|| {
+                format!("the calendar's {field} is {found} in the graph and should be {expected}")
+            });
+        }
+    }
+}
+
+/// What tells people apart in one user's graph: the address in lower case, else the profile, else the name.
+fn key(person: &TruthAttendee) -> Option<String> {
+    if let Some(email) = address(person) {
+        return Some(email);
+    }
+    if let Some(id) = said(&person.id) {
+        return Some(format!("id:{id}"));
+    }
+    said(&person.display_name).map(|name| format!("name:{}", name.to_lowercase()))
+}
+
+fn address(person: &TruthAttendee) -> Option<String> {
+    said(&person.email).map(str::to_lowercase)
+}
+
+/// Text that says something.
+fn said(text: &Option<String>) -> Option<&str> {
+    text.as_deref()
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
 }
 
 type Difference = (&'static str, String, String);
@@ -137,8 +188,8 @@ fn differences(event: &TruthEvent, row: &EventRow) -> Vec<Difference> {
     );
     check(
         "organizer",
-        text(&event.organizer_email),
-        text(&organizer(row)),
+        text(&event.organizer.as_ref().and_then(key)),
+        text(&row.organizer.as_ref().map(|person| person.key.clone())),
     );
     check("attendees", guests(event), attendees(row));
     check(
@@ -152,6 +203,24 @@ fn differences(event: &TruthEvent, row: &EventRow) -> Vec<Difference> {
         .unwrap_or_else(|| "default".to_owned());
     check("event type", event_type, row.event_type.clone());
     check("updated", text(&event.updated), text(&row.updated));
+    check("created", text(&event.created), text(&row.created));
+    check(
+        "all day",
+        event.all_day.to_string(),
+        row.all_day.to_string(),
+    );
+    check("iCalendar UID", text(&event.ical_uid), text(&row.ical_uid));
+    check("visibility", text(&event.visibility), text(&row.visibility));
+    check(
+        "transparency",
+        text(&event.transparency),
+        text(&row.transparency),
+    );
+    check(
+        "attendees omitted",
+        event.attendees_omitted.to_string(),
+        row.attendees_omitted.to_string(),
+    );
     found
 }
 
@@ -187,117 +256,207 @@ fn row_time(time: Option<&EventTime>) -> String {
     }
 }
 
-fn organizer(row: &EventRow) -> Option<String> {
-    row.organizer
-        .as_ref()
-        .and_then(|person| person.email.clone())
+/// What is compared of a guest, beside the key. Of two spellings of one address the first counts, but a name that only
+/// the second has is taken from there, and either may be the owner.
+#[derive(PartialEq, Eq, Debug)]
+struct Guest {
+    status: String,
+    name: Option<String>,
+    optional: bool,
+    resource: bool,
+    is_self: bool,
 }
 
 fn guests(event: &TruthEvent) -> String {
-    let mut guests: BTreeMap<String, String> = BTreeMap::new();
+    let mut guests: BTreeMap<String, Guest> = BTreeMap::new();
     for guest in &event.attendees {
-        let key = match (&guest.email, &guest.profile_id, &guest.display_name) {
-            (Some(email), _, _) => email.clone(),
-            (None, Some(id), _) => format!("id:{id}"),
-            (None, None, Some(name)) => format!("name:{}", name.to_lowercase()),
-            (None, None, None) => continue,
-        };
-        let status = guest
-            .response_status
-            .clone()
-            .unwrap_or_else(|| "needsAction".to_owned());
-        // Of two spellings of one address the first counts.
-        guests.entry(key).or_insert_with(|| {
-            format!(
-                "{status} optional={} resource={}",
-                guest.optional, guest.resource
-            )
+        let Some(key) = key(guest) else { continue };
+        let name = said(&guest.display_name).map(str::to_owned);
+        let status = guest.response_status.as_deref().unwrap_or("needsAction");
+        let first = guests.entry(key).or_insert_with(|| Guest {
+            status: status.to_owned(),
+            name: None,
+            optional: guest.optional,
+            resource: guest.resource,
+            is_self: false,
         });
+        first.is_self |= guest.is_self;
+        if first.name.is_none() {
+            first.name = name;
+        }
     }
     format!("{guests:?}")
 }
 
 fn attendees(row: &EventRow) -> String {
-    let attendees: BTreeMap<String, String> = row
+    let attendees: BTreeMap<String, Guest> = row
         .attendees
         .iter()
         .map(|attendee| {
-            let status = &attendee.response_status;
-            let (optional, resource) = (attendee.optional, attendee.resource);
-            (
-                attendee.person.key.clone(),
-                format!("{status} optional={optional} resource={resource}"),
-            )
+            let guest = Guest {
+                status: attendee.response_status.clone(),
+                name: attendee.person.name.clone(),
+                optional: attendee.optional,
+                resource: attendee.resource,
+                is_self: attendee.is_self,
+            };
+            (attendee.person.key.clone(), guest)
         })
         .collect();
-    format!("{attendees:?}")
+    // Somebody who is there twice would be lost in the map.
+    format!(
+        "{attendees:?}{}",
+        if attendees.len() == row.attendees.len() {
+            ""
+        } else {
+            " and one twice"
+        }
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use kalends_core::graph::{Attendee, Person, SnapshotEvent};
+    use kalends_core::graph::{Attendee, CalendarRow, Person, SnapshotEvent};
     use kalends_core::id::CalendarId;
 
     use super::*;
-    use crate::google::TruthAttendee;
 
-    const DAY: &str = "2026-03-18";
-    const DAY_MS: i64 = 1_773_792_000_000;
-
-    fn snapshot(row: EventRow) -> GraphSnapshot {
-        let event = SnapshotEvent {
-            calendar: CalendarId::new("primary").unwrap(),
-            row,
-            generation: 1,
-        };
-        GraphSnapshot {
-            events: vec![event],
-            ..GraphSnapshot::default()
-        }
-    }
-
-    /// An open end, and a guest of whom only the profile is known.
-    fn both_sides() -> (TruthEvent, EventRow) {
-        let truth = TruthEvent {
-            id: "a1".to_owned(),
-            status: "confirmed".to_owned(),
-            start: Some(TruthTime {
-                date: Some(DAY.to_owned()),
-                epoch_ms: Some(DAY_MS),
+    /// One event with a guest without an address, as it is in the calendar and as it is in the graph.
+    fn both() -> (TruthCalendar, TruthEvent, GraphSnapshot) {
+        let day = |day: &str, epoch_ms| {
+            let truth = TruthTime {
+                date: Some(day.to_owned()),
+                epoch_ms: Some(epoch_ms),
                 ..TruthTime::default()
-            }),
+            };
+            let row = EventTime {
+                text: day.to_owned(),
+                epoch_ms,
+                zone: None,
+            };
+            (truth, row)
+        };
+        let (start, row_start) = day("2026-03-02", 1_772_409_600_000);
+        let (end, row_end) = day("2026-03-03", 1_772_496_000_000);
+        let some = |text: &str| Some(text.to_owned());
+        let calendar = TruthCalendar {
+            id: "primary".to_owned(),
+            name: some("Ada"),
+            time_zone: some("Europe/Berlin"),
+            access_role: some("owner"),
+        };
+        let event = TruthEvent {
+            id: "e1".to_owned(),
+            etag: some("\"2\""),
+            status: "confirmed".to_owned(),
+            start: Some(start),
+            end: Some(end),
             attendees: vec![TruthAttendee {
-                profile_id: Some("77".to_owned()),
-                display_name: Some("Zoe".to_owned()),
+                display_name: some("The Board"),
+                is_self: true,
                 ..TruthAttendee::default()
             }],
+            created: some("2026-01-01T00:00:00.000Z"),
+            all_day: true,
+            ical_uid: some("e1@google.com"),
+            visibility: some("private"),
+            transparency: some("transparent"),
+            attendees_omitted: true,
             ..TruthEvent::default()
         };
-        let row = serde_json::json!({
-            "id": "a1", "version": 0, "etag": "", "status": "confirmed", "all_day": true, "sequence": 0,
-            "start": {"text": DAY, "epoch_ms": DAY_MS}, "end": {"text": DAY, "epoch_ms": DAY_MS},
-            "event_type": "default", "recurrence": [], "attendees_omitted": false,
-            "attendees": [{
-                "person": {"key": "id:77", "name": "Zoe"}, "response_status": "needsAction",
-                "optional": false, "resource": false, "is_self": false
-            }]
-        });
-        (truth, serde_json::from_value(row).unwrap())
+        let board = Person {
+            key: "name:the board".to_owned(),
+            email: None,
+            name: some("The Board"),
+        };
+        let row = EventRow {
+            id: "e1".to_owned(),
+            version: 2,
+            etag: "\"2\"".to_owned(),
+            status: "confirmed".to_owned(),
+            name: None,
+            description: None,
+            location: None,
+            start: row_start,
+            end: row_end,
+            all_day: true,
+            created: event.created.clone(),
+            updated: None,
+            sequence: 0,
+            ical_uid: event.ical_uid.clone(),
+            event_type: "default".to_owned(),
+            visibility: event.visibility.clone(),
+            transparency: event.transparency.clone(),
+            recurrence: Vec::new(),
+            series_id: None,
+            original_start: None,
+            series_until_ms: None,
+            organizer: None,
+            attendees: vec![Attendee {
+                person: board.clone(),
+                response_status: "needsAction".to_owned(),
+                optional: false,
+                resource: false,
+                is_self: true,
+            }],
+            attendees_omitted: true,
+        };
+        let snapshot = GraphSnapshot {
+            calendars: vec![CalendarRow {
+                id: CalendarId::new("primary").unwrap(),
+                name: calendar.name.clone(),
+                time_zone: calendar.time_zone.clone(),
+                access_role: calendar.access_role.clone(),
+            }],
+            events: vec![SnapshotEvent {
+                calendar: CalendarId::new("primary").unwrap(),
+                row,
+                generation: 1,
+            }],
+            contacts: vec![board],
+        };
+        (calendar, event, snapshot)
     }
 
     #[test]
-    fn an_open_end_is_the_start_and_a_profile_is_a_person() {
-        let (truth, row) = both_sides();
-        let verdict = compare([truth].into_iter(), &snapshot(row));
+    fn every_part_of_a_graph_is_looked_at() {
+        type Spoil = fn(&mut GraphSnapshot);
+        let spoils: [(&str, Spoil); 15] = [
+            ("all day", |graph| graph.events[0].row.all_day = false),
+            ("created", |graph| graph.events[0].row.created = None),
+            ("UID", |graph| graph.events[0].row.ical_uid = None),
+            ("visibility", |graph| graph.events[0].row.visibility = None),
+            ("transparency", |graph| {
+                graph.events[0].row.transparency = None;
+            }),
+            ("omitted", |graph| {
+                graph.events[0].row.attendees_omitted = false;
+            }),
+            ("attendees", |graph| {
+                graph.events[0].row.attendees[0].is_self = false;
+            }),
+            ("attendees", |graph| {
+                graph.events[0].row.attendees[0].person.name = None;
+            }),
+            ("contact", |graph| graph.contacts.clear()),
+            ("name", |graph| graph.calendars[0].name = None),
+            ("time zone", |graph| graph.calendars[0].time_zone = None),
+            ("access role", |graph| graph.calendars[0].access_role = None),
+            ("calendars", |graph| graph.calendars.clear()),
+            ("elsewhere", |graph| {
+                graph.events[0].calendar = CalendarId::new("elsewhere").unwrap();
+            }),
+            ("missing", |graph| graph.events.clear()),
+        ];
+        let (calendar, event, graph) = both();
+        let verdict = compare(&calendar, std::iter::once(event.clone()), &graph);
         assert_eq!(verdict.described, Vec::<String>::new());
-    }
-
-    #[test]
-    fn another_end_and_another_guest_are_differences() {
-        let (truth, mut row) = both_sides();
-        row.end.epoch_ms += 1;
-        row.attendees[0].person.key = "id:78".to_owned();
-        let verdict = compare([truth].into_iter(), &snapshot(row));
-        assert_eq!(verdict.mismatches, 2, "{:?}", verdict.described);
+        for (word, spoil) in spoils {
+            let mut spoiled = graph.clone();
+            spoil(&mut spoiled);
+            let verdict = compare(&calendar, std::iter::once(event.clone()), &spoiled);
+            assert_eq!(verdict.mismatches, 1, "{:?}", verdict.described);
+            assert!(verdict.described[0].contains(word), "{word}: {verdict:?}");
+        }
     }
 }

@@ -170,7 +170,11 @@ impl GoogleServer {
                 .emulator
                 .calendar_truth(&access.email, "primary")
                 .expect("the emulator knows its users");
-            let verdict = oracle::compare(truth, &snapshot);
+            let calendar = google
+                .emulator
+                .calendar_row_truth(&access.email, "primary")
+                .expect("the emulator knows its users");
+            let verdict = oracle::compare(&calendar, truth, &snapshot);
             total.expected += verdict.expected;
             total.mismatches += verdict.mismatches;
             total.described.extend(verdict.described);

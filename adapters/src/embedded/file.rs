@@ -3,7 +3,9 @@
 //! A directory has one process at a time, held by a lock on `kalends.lock` that the operating system gives back when
 //! the process ends, however it ends. The file says in its header whose it is and which schema it has; it is read
 //! before anything is created or changed, so a wrong directory is left as it was. A new file is made under another name
-//! and then renamed: a `kalends.db` that exists is a complete one, whenever the process was killed.
+//! and then renamed: a `kalends.db` that exists is a complete one, whenever the process was killed. SQLite keeps files
+//! of its own beside it ([`COMPANION_SUFFIXES`]) and trusts their names alone: those of a file that was taken away would
+//! be played into the next one, so they go before a new file gets its name.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -19,6 +21,9 @@ pub const FILE_NAME: &str = "kalends.db";
 pub const LOCK_NAME: &str = "kalends.lock";
 /// The name under which a new file is made.
 const NEW_NAME: &str = "kalends.db.new";
+/// What SQLite appends to a file's name for the files beside it (<https://www.sqlite.org/tempfiles.html>): the log, its
+/// index, and the journal of a file without a log.
+const COMPANION_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// What a SQLite file begins with (<https://www.sqlite.org/fileformat.html>, section 1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -74,6 +79,13 @@ pub enum OpenError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The file system cannot keep a write-ahead log, on which all promises of the store rest.
+    NoLog {
+        /// The file.
+        path: PathBuf,
+        /// The journal mode that SQLite chose in its place.
+        found: String,
+    },
 }
 
 impl std::fmt::Display for OpenError {
@@ -109,7 +121,12 @@ impl std::fmt::Display for OpenError {
             ),
             OpenError::Corrupt { path, detail } => write!(
                 formatter,
-                "{} is damaged: {detail}; put a backup in its place, or move it away and start anew (the calendars are fetched again)",
+                "{} is damaged: {detail}; put a backup in its place, or move it away and start anew (the calendars are fetched again); either way take away the files {FILE_NAME}-wal, {FILE_NAME}-shm and {FILE_NAME}-journal beside it too: they belong to the damaged file and would be played into the next one",
+                path.display()
+            ),
+            OpenError::NoLog { path, found } => write!(
+                formatter,
+                "{} cannot have a write-ahead log (SQLite chose {found:?} instead), as is usual on network file systems; use a data directory on a disk of this machine",
                 path.display()
             ),
         }
@@ -150,11 +167,9 @@ pub(super) fn open(directory: &Path) -> Result<Opened, OpenError> {
         &path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
-    .and_then(|connection| {
-        schema::prepare_writer(&connection)?;
-        Ok(connection)
-    })
     .map_err(|error| from_sqlite(&path, &error))?;
+    turn_on_log(&connection, &path)?;
+    schema::prepare_writer(&connection).map_err(|error| from_sqlite(&path, &error))?;
     check_tables(&connection, &path)?;
     lock.write_pid(directory)?;
     Ok(Opened {
@@ -275,6 +290,20 @@ fn check_tables(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     })
 }
 
+/// Turns on the write-ahead log. Where it cannot be had, SQLite reports no error but names the mode that it kept.
+fn turn_on_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(|error| from_sqlite(path, &error))?;
+    if found == "wal" {
+        return Ok(());
+    }
+    Err(OpenError::NoLog {
+        path: path.to_path_buf(),
+        found,
+    })
+}
+
 /// What an error of SQLite means for opening `path`.
 pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
     let path = path.to_path_buf();
@@ -291,16 +320,48 @@ pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
 }
 
 fn create_directory(directory: &Path) -> Result<(), OpenError> {
+    let unreadable = |error| OpenError::Unreadable {
+        path: directory.to_path_buf(),
+        error,
+    };
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(directory)
-        .map_err(|error| OpenError::Unreadable {
-            path: directory.to_path_buf(),
-            error,
-        })
+    builder.create(directory).map_err(unreadable)?;
+    for made in missing {
+        let parent = match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        match sync_names(parent) {
+            // Whoever may not read a directory cannot flush it, and may still have a store below it.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            result => result.map_err(unreadable)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the names in `directory` outlive a power cut. Only Unix can open a directory for that.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// Options that create a file which only this user may read.
@@ -318,13 +379,13 @@ fn create_file(directory: &Path, path: &Path) -> Result<(), OpenError> {
         path: new.clone(),
         error,
     };
-    // Left over from a process that was killed right here.
-    for leftover in [new.clone(), directory.join(format!("{NEW_NAME}-journal"))] {
-        match std::fs::remove_file(&leftover) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unreadable(error)),
-            _ => {}
+    // Left over from a process that was killed right here, and from a file that was taken away without them.
+    for suffix in COMPANION_SUFFIXES {
+        for name in [NEW_NAME, FILE_NAME] {
+            remove_leftover(&directory.join(format!("{name}{suffix}"))).map_err(unreadable)?;
         }
     }
+    remove_leftover(&new).map_err(unreadable)?;
     drop(private_file().open(&new).map_err(unreadable)?);
     Connection::open_with_flags(
         &new,
@@ -335,13 +396,11 @@ fn create_file(directory: &Path, path: &Path) -> Result<(), OpenError> {
         connection.close().map_err(|(_, error)| error)
     })
     .map_err(|error| from_sqlite(&new, &error))?;
-    std::fs::rename(&new, path).map_err(unreadable)?;
-    // The new name has to outlive a power cut as well. Only Unix can open a directory for that.
-    #[cfg(unix)]
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(unreadable)?;
-    Ok(())
+    // First that the leftovers are gone, then that the new name stands: never both the new file and an old log.
+    sync_names(directory)
+        .and_then(|()| std::fs::rename(&new, path))
+        .and_then(|()| sync_names(directory))
+        .map_err(unreadable)
 }
 
 /// The lock on a directory, given back when this value goes or the process ends.
@@ -397,5 +456,22 @@ impl DirectoryLock {
                 path: directory.join(LOCK_NAME),
                 error,
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_without_a_log_is_refused() {
+        // A database in memory answers as a file on a network file system does: with the mode that it kept.
+        let connection = Connection::open_in_memory().unwrap();
+        let error = turn_on_log(&connection, Path::new("kalends.db")).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::NoLog { found, .. } if found == "memory"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("network"), "{error}");
     }
 }

@@ -21,8 +21,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::graph_people::Contact;
 use super::properties::{calendar_text, event_text};
 
-/// How many events a sweep looks up at a time, so that its memory does not grow with the calendar.
-const SWEEP_PAGE_EVENTS: u32 = 1_000;
+/// At most this many events are removed in one step of a sweep, or of the removal of a calendar. It bounds how long a
+/// transaction takes (some ten milliseconds) and its memory, however large the calendar is.
+pub(super) const STEP_EVENTS_MAX: usize = 1_000;
 
 /// Why a write was not applied.
 #[derive(Debug)]
@@ -39,19 +40,58 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// How many events a write names: what the writing thread weighs it by.
-pub(super) fn events_of(write: &GraphWrite) -> usize {
+/// A write and how far it has come.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) write: GraphWrite,
+    /// What the steps so far have done.
+    counts: GraphCounts,
+    /// A sweep has looked at all nodes up to this one.
+    swept_to: i64,
+}
+
+impl Unfinished {
+    /// A write of which nothing is done yet.
+    pub(super) fn new(write: GraphWrite) -> Self {
+        Unfinished {
+            write,
+            counts: GraphCounts::default(),
+            swept_to: i64::MIN,
+        }
+    }
+}
+
+/// What one step of a write came to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// That was the last one.
+    Done(GraphReply),
+    /// There is more to do.
+    More,
+}
+
+/// At most this many events one step of a write touches: what the writing thread weighs it by.
+pub(super) fn weight_of(write: &GraphWrite) -> usize {
     match write {
         GraphWrite::Apply {
             upserts, deletions, ..
         } => upserts.len() + deletions.len(),
-        GraphWrite::Sweep { .. } | GraphWrite::RemoveCalendar { .. } => 1,
+        GraphWrite::Sweep { .. } | GraphWrite::RemoveCalendar { .. } => STEP_EVENTS_MAX,
     }
 }
 
-/// Applies `write`. The caller has a transaction open, and rolls back to where it stood if this fails.
-pub(super) fn apply(connection: &Connection, write: &GraphWrite) -> Result<GraphReply, WriteError> {
-    if events_of(write) > BATCH_EVENTS_MAX {
+/// Does the next step of a write. The caller has a transaction open, and rolls back to where it stood if this fails.
+pub(super) fn apply(
+    connection: &Connection,
+    unfinished: &mut Unfinished,
+) -> Result<Step, WriteError> {
+    let Unfinished {
+        write,
+        counts,
+        swept_to,
+    } = unfinished;
+    let write = &*write;
+    if weight_of(write) > BATCH_EVENTS_MAX {
         return Err(refused(
             FailureKind::TooLarge,
             format!("the batch has more than {BATCH_EVENTS_MAX} events; send fewer at a time"),
@@ -74,7 +114,7 @@ pub(super) fn apply(connection: &Connection, write: &GraphWrite) -> Result<Graph
     };
     let generation = signed(generation, "generation")?;
     let Some(user_node) = pass_fence(connection, user, fence)? else {
-        return Ok(GraphReply::Fenced);
+        return Ok(Step::Done(GraphReply::Fenced));
     };
     let mut batch = Batch {
         connection,
@@ -82,20 +122,28 @@ pub(super) fn apply(connection: &Connection, write: &GraphWrite) -> Result<Graph
         user_node,
         contacts: BTreeMap::new(),
         loosened: BTreeSet::new(),
-        counts: GraphCounts::default(),
+        counts: *counts,
     };
-    match write {
+    let done = match write {
         GraphWrite::Apply {
             calendar,
             upserts,
             deletions,
             ..
-        } => batch.apply_events(calendar, generation, upserts, deletions)?,
-        GraphWrite::Sweep { calendar, .. } => batch.sweep(calendar, generation)?,
+        } => {
+            batch.apply_events(calendar, generation, upserts, deletions)?;
+            true
+        }
+        GraphWrite::Sweep { calendar, .. } => batch.sweep(calendar, generation, swept_to)?,
         GraphWrite::RemoveCalendar { calendar, .. } => batch.remove_calendar(calendar)?,
-    }
+    };
     batch.remove_unused_contacts()?;
-    Ok(GraphReply::Written(batch.counts))
+    *counts = batch.counts;
+    Ok(if done {
+        Step::Done(GraphReply::Written(*counts))
+    } else {
+        Step::More
+    })
 }
 
 fn refused(kind: FailureKind, detail: impl Into<String>) -> WriteError {
@@ -397,51 +445,61 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn sweep(&mut self, calendar: &CalendarId, generation: i64) -> Result<(), WriteError> {
+    /// Does a step of a sweep; says whether it was the last one. What is written between two steps has the generation
+    /// of the sweep or a newer one, so it need not be looked at, wherever its node lies.
+    fn sweep(
+        &mut self,
+        calendar: &CalendarId,
+        generation: i64,
+        swept_to: &mut i64,
+    ) -> Result<bool, WriteError> {
         let Some(calendar_node) = self.calendar_node(calendar)? else {
-            return Ok(());
+            return Ok(true);
         };
-        self.remove_events(calendar_node, Some(generation))
+        self.remove_events(calendar_node, Some(generation), swept_to)
     }
 
-    fn remove_calendar(&mut self, calendar: &CalendarId) -> Result<(), WriteError> {
+    /// Does a step of removing a calendar; says whether it was the last one.
+    fn remove_calendar(&mut self, calendar: &CalendarId) -> Result<bool, WriteError> {
         let Some(calendar_node) = self.calendar_node(calendar)? else {
-            return Ok(());
+            return Ok(true);
         };
-        self.remove_events(calendar_node, None)?;
+        // From the beginning each time: what was written between two steps goes as well.
+        let mut after = i64::MIN;
+        if !self.remove_events(calendar_node, None, &mut after)? {
+            return Ok(false);
+        }
         self.connection
             .prepare_cached("DELETE FROM node WHERE id = ?1")?
             .execute([calendar_node])?;
-        Ok(())
+        Ok(true)
     }
 
-    /// Removes the calendar's events with an older generation, or all of them; in pages by node id.
+    /// Removes the next of the calendar's events with an older generation, or of all of them, in the order of nodes
+    /// and behind `after`, which moves on. Says whether there are no more.
     fn remove_events(
         &mut self,
         calendar_node: i64,
         older_than: Option<i64>,
-    ) -> Result<(), WriteError> {
-        let mut after = i64::MIN;
-        loop {
-            let page: Vec<i64> = self
-                .connection
-                .prepare_cached(
-                    "SELECT id FROM node WHERE parent = ?1 AND id > ?2
-                     AND (?3 IS NULL OR generation < ?3) ORDER BY id LIMIT ?4",
-                )?
-                .query_map(
-                    params![calendar_node, after, older_than, SWEEP_PAGE_EVENTS],
-                    |row| row.get(0),
-                )?
-                .collect::<rusqlite::Result<_>>()?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
-            after = *last;
-            for node in page {
-                self.remove_event(node)?;
-            }
+        after: &mut i64,
+    ) -> Result<bool, WriteError> {
+        let page: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT id FROM node WHERE parent = ?1 AND id > ?2
+                 AND (?3 IS NULL OR generation < ?3) ORDER BY id LIMIT ?4",
+            )?
+            .query_map(
+                params![calendar_node, *after, older_than, STEP_EVENTS_MAX as i64],
+                |row| row.get(0),
+            )?
+            .collect::<rusqlite::Result<_>>()?;
+        let is_last = page.len() < STEP_EVENTS_MAX;
+        for node in page {
+            self.remove_event(node)?;
+            *after = node;
         }
+        Ok(is_last)
     }
 }
 

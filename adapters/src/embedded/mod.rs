@@ -118,6 +118,30 @@ impl EmbeddedStore {
         self.shared.commits.load(Ordering::Relaxed)
     }
 
+    /// Takes back the jobs that were leased when the store was opened: whoever held them is gone, since the lock lets one
+    /// process in at a time. So a process that was killed is followed at once, and not after its leases have run out.
+    /// How many there were. To be called before anything is claimed.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn recover_orphans(&self) -> Result<u64, StoreUnavailable> {
+        match self.ask(Work::RecoverOrphans).await?.value {
+            Reply::Count { count } => Ok(count),
+            other => panic!("a recovery was answered by {other:?}"),
+        }
+    }
+
+    async fn ask(&self, work: Work) -> Result<Stamped<Reply>, StoreUnavailable> {
+        let gone = || StoreUnavailable {
+            detail: GONE.to_owned(),
+        };
+        let (caller, reply) = oneshot::channel();
+        let caller = Caller::Command(caller);
+        let request = Request { work, caller };
+        self.requests.send(request).await.map_err(|_| gone())?;
+        reply.await.unwrap_or_else(|_| Err(gone()))
+    }
+
     /// Finishes what waits, copies the log into the file and gives the directory back. Later requests fail. Closing
     /// twice does nothing more.
     pub async fn close(&self) {
@@ -131,6 +155,12 @@ impl EmbeddedStore {
             .await;
         self.requests.closed().await;
         self.join();
+    }
+
+    /// Resolves when the writing thread takes no more requests: after [`EmbeddedStore::close`], or when it met a fault
+    /// that it could not survive. Whoever runs on this store should end then, for every later request fails.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
     }
 
     fn join(&self) {
@@ -159,16 +189,7 @@ impl Drop for EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn apply(&self, command: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
-        let gone = || StoreUnavailable {
-            detail: GONE.to_owned(),
-        };
-        let (caller, reply) = oneshot::channel();
-        let request = Request {
-            work: Work::Command(command),
-            caller: Caller::Command(caller),
-        };
-        self.requests.send(request).await.map_err(|_| gone())?;
-        reply.await.unwrap_or_else(|_| Err(gone()))
+        self.ask(Work::Command(command)).await
     }
 
     /// Wakes one waiter each time. A wake that finds nobody waiting is kept for the next one who comes.

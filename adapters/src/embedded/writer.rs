@@ -8,7 +8,12 @@
 //! If anything goes wrong with the file, the whole group is rolled back, nobody in it is told that it was done, and the
 //! queue is read back from the file before the next group: memory never runs ahead of the disk. One graph write that
 //! is refused is rolled back alone, by its savepoint.
+//!
+//! A write that removes a whole calendar's events would keep everybody waiting, leases that run out among them. It is
+//! done in steps, one a group and each committed, and its caller is answered after the last: a step that is done twice,
+//! or a removal that a crash cut short, leaves nothing wrong, since the write is simply made again.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +28,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::file::DirectoryLock;
-use super::graph_write::{self, WriteError};
+use super::graph_write::{self, Step, Unfinished, WriteError};
 use super::queue_table::{self, LoadError};
 
 /// At most this many requests wait for the writing thread; further callers wait to be let in.
@@ -34,12 +39,19 @@ pub const GROUP_MAX: usize = 256;
 /// each other, and the log stays short.
 pub const GROUP_EVENTS_MAX: usize = 5_000;
 
+/// While this many writes wait for their next step, no new request is taken: they would pile up beside the channel.
+const UNFINISHED_MAX: usize = 64;
+
 /// What the thread is asked to do.
 pub(super) enum Work {
     /// Apply a command to the queue.
     Command(Command),
+    /// Take back the jobs that processes which are gone had leased.
+    RecoverOrphans,
     /// Write to the graph.
     Write(Box<GraphWrite>),
+    /// Do the next step of a write to the graph; only the thread itself asks for this.
+    GoOn(Box<Unfinished>),
     /// Finish what waits, copy the log into the file and end.
     Close,
     /// Run SQL within the group.
@@ -53,7 +65,8 @@ pub(super) enum Work {
 impl Work {
     fn events(&self) -> usize {
         match self {
-            Work::Write(write) => graph_write::events_of(write),
+            Work::Write(write) => graph_write::weight_of(write),
+            Work::GoOn(unfinished) => graph_write::weight_of(&unfinished.write),
             _ => 0,
         }
     }
@@ -99,6 +112,8 @@ impl Caller {
 enum Outcome {
     Command(Stamped<Reply>),
     Write(Result<GraphReply, Failure>),
+    /// One step of it is done.
+    Unfinished(Box<Unfinished>),
     Nothing,
 }
 
@@ -135,10 +150,15 @@ impl Writer {
     /// Serves requests until the channel closes or [`Work::Close`] comes, and then all that were already waiting.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
-        while let Some(first) = requests.blocking_recv() {
+        // Never more than UNFINISHED_MAX and those of one group.
+        let mut unfinished = VecDeque::new();
+        while let Some(first) = unfinished.pop_front().or_else(|| requests.blocking_recv()) {
             let mut events = first.work.events();
             group.push(first);
-            while group.len() < GROUP_MAX && events < GROUP_EVENTS_MAX {
+            while group.len() < GROUP_MAX
+                && events < GROUP_EVENTS_MAX
+                && unfinished.len() < UNFINISHED_MAX
+            {
                 let Ok(next) = requests.try_recv() else { break };
                 events += next.work.events();
                 group.push(next);
@@ -149,13 +169,13 @@ impl Writer {
             {
                 requests.close();
             }
-            self.serve(&mut group);
+            self.serve(&mut group, &mut unfinished);
         }
         self.end();
     }
 
-    /// Applies one group, commits it and answers it.
-    fn serve(&mut self, group: &mut Vec<Request>) {
+    /// Applies one group, commits it and answers it; what has steps left is put at the end of `unfinished`.
+    fn serve(&mut self, group: &mut Vec<Request>, unfinished: &mut VecDeque<Request>) {
         let (work, callers): (Vec<Work>, Vec<Caller>) = group
             .drain(..)
             .map(|request| (request.work, request.caller))
@@ -168,7 +188,13 @@ impl Writer {
                 }
                 let added = outcomes.iter().any(adds_a_job);
                 for (caller, outcome) in callers.into_iter().zip(outcomes) {
-                    caller.acknowledge(outcome);
+                    match outcome {
+                        Outcome::Unfinished(rest) => unfinished.push_back(Request {
+                            work: Work::GoOn(rest),
+                            caller,
+                        }),
+                        outcome => caller.acknowledge(outcome),
+                    }
                 }
                 self.wake_if_worth_it(added);
             }
@@ -199,7 +225,14 @@ impl Writer {
                     let value = queue.apply(now, command);
                     Outcome::Command(Stamped { now, value })
                 }
-                Work::Write(write) => Outcome::Write(self.write(&write)?),
+                Work::RecoverOrphans => {
+                    let now = self.clock.now();
+                    let count = queue.recover_orphans(now);
+                    let value = Reply::Count { count };
+                    Outcome::Command(Stamped { now, value })
+                }
+                Work::Write(write) => self.write(Unfinished::new(*write))?,
+                Work::GoOn(unfinished) => self.write(*unfinished)?,
                 Work::Close => Outcome::Nothing,
                 #[cfg(test)]
                 Work::Execute(sql) => {
@@ -216,21 +249,24 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Applies one graph write by itself within the group.
+    /// Applies one graph write, or its next step, by itself within the group.
     ///
     /// # Errors
     /// If the file fails: then the whole group fails.
-    fn write(&self, write: &GraphWrite) -> rusqlite::Result<Result<GraphReply, Failure>> {
+    fn write(&self, mut write: Unfinished) -> rusqlite::Result<Outcome> {
         self.execute("SAVEPOINT one_write")?;
-        match graph_write::apply(&self.connection, write) {
-            Ok(reply) => {
+        match graph_write::apply(&self.connection, &mut write) {
+            Ok(step) => {
                 self.execute("RELEASE one_write")?;
-                Ok(Ok(reply))
+                Ok(match step {
+                    Step::Done(reply) => Outcome::Write(Ok(reply)),
+                    Step::More => Outcome::Unfinished(Box::new(write)),
+                })
             }
             Err(WriteError::Refused(failure)) => {
                 self.execute("ROLLBACK TO one_write")?;
                 self.execute("RELEASE one_write")?;
-                Ok(Err(failure))
+                Ok(Outcome::Write(Err(failure)))
             }
             Err(WriteError::Sql(error)) => Err(error),
         }

@@ -7,7 +7,9 @@
 //! A token is renewed at 80 % of its life, while it is still good: when the token endpoint has a bad moment then, the
 //! old token is used on, and the endpoint is left alone for [`RENEWAL_PAUSE_MS`].
 //!
-//! Bound: [`TOKENS_MAX`] users. When it is reached, the expired tokens go, then those that were not used for longest.
+//! Bound: [`TOKENS_MAX`] users. When it is reached, the expired tokens go, then those that were not used for longest; an
+//! entry that somebody holds at this moment stays, or the next request would ask for the same token beside it. So there
+//! may be as many more as there are requests under way.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,8 +23,9 @@ use tokio::sync::Mutex;
 
 use crate::secret::Secret;
 
-/// The most users whose tokens are kept. A token has at most 2 KiB, mostly a tenth of it.
-pub const TOKENS_MAX: usize = 10_000;
+/// The most users whose tokens are kept: more than that at once, and each sync would begin with a request for a token.
+/// A token has at most 2 KiB, mostly a tenth of it, so a full cache takes some 40 MiB.
+pub const TOKENS_MAX: usize = 100_000;
 
 /// How long a renewal that failed for the moment is not tried again while the old token is good, in milliseconds.
 const RENEWAL_PAUSE_MS: u64 = MINUTE_MS;
@@ -170,13 +173,17 @@ fn may_pass(kind: &FailureKind) -> bool {
 }
 
 fn make_room(entries: &mut BTreeMap<UserId, Arc<Entry>>, tokens_max: usize, now: Timestamp) {
-    entries.retain(|_, entry| entry.expires_at_ms.load(Ordering::Relaxed) > now.as_ms());
+    let is_held = |entry: &Arc<Entry>| Arc::strong_count(entry) > 1;
+    entries.retain(|_, entry| {
+        is_held(entry) || entry.expires_at_ms.load(Ordering::Relaxed) > now.as_ms()
+    });
     let kept_max = tokens_max - tokens_max.div_ceil(EVICTED_PART);
     if entries.len() <= kept_max {
         return;
     }
     let mut by_use: Vec<(i64, UserId)> = entries
         .iter()
+        .filter(|(_, entry)| !is_held(entry))
         .map(|(user, entry)| (entry.used_at_ms.load(Ordering::Relaxed), user.clone()))
         .collect();
     by_use.sort_unstable();
@@ -282,5 +289,35 @@ mod tests {
                 .unwrap();
             assert!(cache.entries().len() <= 8);
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_being_fetched_is_fetched_once_however_full_the_cache_is() {
+        let cache = TokenCache::new(2);
+        let fetched = AtomicU64::new(0);
+        let (go, gone) = tokio::sync::watch::channel(false);
+        let slow = || async {
+            fetched.fetch_add(1, Ordering::Relaxed);
+            gone.clone().changed().await.unwrap();
+            Ok(AccessToken::new(Secret::new("slow"), at(1), 1_000))
+        };
+        let ada = user("ada");
+        let first = cache.get(&ada, at(1), slow);
+        let crowd = async {
+            for index in 0..20 {
+                ask(&cache, &format!("user{index}"), 2 + index, Some("t"))
+                    .await
+                    .unwrap();
+            }
+            let second = ask(&cache, "ada", 50, Some("asked for twice"));
+            let (second, ()) = tokio::join!(second, async {
+                go.send_replace(true);
+            });
+            assert_eq!(second.unwrap(), "slow");
+        };
+        let (first, ()) = tokio::join!(first, crowd);
+        assert!(first.is_ok());
+        assert_eq!(fetched.load(Ordering::Relaxed), 1);
+        assert!(cache.entries().len() <= 3);
     }
 }

@@ -75,8 +75,6 @@ struct AnswerData {
 #[derive(Deserialize)]
 struct AnswerError {
     code: String,
-    #[serde(default)]
-    message: String,
 }
 
 /// Whether a statement writes: a cluster routes by it.
@@ -110,14 +108,21 @@ impl QueryApi {
         if root.scheme() != "https" && !(root.scheme() == "http" && is_loopback(&root)) {
             return Err(SettingsError::Insecure(root.scheme().to_owned()));
         }
-        let client = Client::builder()
+        let mut builder = Client::builder()
             .timeout(Duration::from_millis(settings.timeout_ms))
             .connect_timeout(Duration::from_millis(
                 CONNECT_MS_MAX.min(settings.timeout_ms),
             ))
             // A redirect would carry a user's calendar to whoever wrote it.
             .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("kalends/", env!("CARGO_PKG_VERSION")))
+            .referer(false)
+            .https_only(root.scheme() == "https")
+            .user_agent(concat!("kalends/", env!("CARGO_PKG_VERSION")));
+        if root.scheme() == "http" {
+            // A proxy would carry what is meant for this machine to another one, password and all, in the clear.
+            builder = builder.no_proxy();
+        }
+        let client = builder
             .build()
             .map_err(|why| SettingsError::Client(why.to_string()))?;
         Ok(QueryApi {
@@ -190,7 +195,7 @@ impl QueryApi {
             // The database may be another by now (dropped and made anew): its old bookmarks would be waited for in
             // vain. Writes go to the leader, which needs none.
             self.forget_bookmarks(database);
-            return Err(failure_of_error(&error.code, &error.message, self.layout()));
+            return Err(failure_of_error(&error.code, self.layout()));
         }
         let Some(data) = answer.data.filter(|_| (200..=299).contains(&status)) else {
             return Err(failure_of_status(status, retry_after_ms));

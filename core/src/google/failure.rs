@@ -16,6 +16,9 @@ pub const USER_QUOTA_PAUSE_MS: u64 = 6 * HOUR_MS;
 /// How long the source waits after `dailyLimitExceeded`, in milliseconds, if Google does not say: long enough to cost
 /// few requests, short enough not to miss the reset by much.
 pub const DAILY_LIMIT_PAUSE_MS: u64 = HOUR_MS;
+/// How long a user waits for whom a service account may not act, in milliseconds: an administrator has to do something,
+/// and the user follows soon after.
+pub const NOT_DELEGATED_PAUSE_MS: u64 = HOUR_MS;
 /// The longest wait that is believed, in milliseconds. A longer one, or a date far away, is cut to it.
 pub const RETRY_AFTER_MS_MAX: u64 = DAY_MS;
 
@@ -236,9 +239,15 @@ fn token_kind(
         );
     }
     if refusal.has("unauthorized_client") {
+        // Google says the same of one user outside of the domain and of everybody: the others must not stand still.
         return (
-            FailureKind::Misconfigured,
-            "the service account may not act for users; an administrator has to delegate the calendar scopes to it",
+            FailureKind::Limited {
+                scope: LimitScope::User,
+                retry_after_ms: retry_after_ms.or(Some(NOT_DELEGATED_PAUSE_MS)),
+            },
+            "no token for this user; with a service account, either the user is outside of its domain (remove the user), \
+             or, if it meets everybody, an administrator has to delegate the calendar scopes to the account; \
+             with a refresh token, it was issued to another OAuth client",
         );
     }
     if refusal.has("invalid_scope") {
@@ -449,7 +458,12 @@ mod tests {
             ),
             (401, "invalid_client", "Unauthorized", Misconfigured),
             (401, "deleted_client", "It was deleted.", Misconfigured),
-            (401, "unauthorized_client", "Not delegated.", Misconfigured),
+            (
+                401,
+                "unauthorized_client",
+                "Not delegated.",
+                limited(USER, Some(NOT_DELEGATED_PAUSE_MS)),
+            ),
             (400, "invalid_scope", "", Misconfigured),
             (400, "admin_policy_enforced", "", Unauthorized),
             (400, "something_newer", "", Permanent),

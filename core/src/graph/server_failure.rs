@@ -4,8 +4,19 @@
 //! says little. The rules follow the official drivers, with two of our own: every write of ours is idempotent, so
 //! an unknown outcome is simply tried again; and a violated uniqueness constraint can only come from two MERGEs of
 //! the same new key at once, so it is tried again too.
+//!
+//! The server's own message is never handed on: it quotes what it complains of, and that is what users wrote into their
+//! calendars. The code and our own words are all that a failure says.
 
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, LimitScope};
+use crate::time::HOUR_MS;
+
+/// How long a user waits whose own database refuses us, in milliseconds: long enough to cost little, short enough that
+/// the user follows soon after an operator has granted access.
+pub const FORBIDDEN_PAUSE_MS: u64 = HOUR_MS;
+
+/// The longest code that is repeated in an explanation, in bytes. The server's own stay below 80.
+const CODE_BYTES_MAX: usize = 128;
 
 /// How users are spread over databases, which decides what a missing database means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +54,19 @@ pub fn kind_of_code(code: &str, layout: DatabaseLayout) -> FailureKind {
         | ("ClientError", "Schema", "ConstraintValidationFailed")
         // Bookmarks are forgotten with the failure, so the next attempt carries none.
         | ("ClientError", "Transaction", "InvalidBookmark" | "InvalidBookmarkMixture")
+        // Somebody removed meanwhile what the statement had found; the next attempt finds it gone.
+        | ("ClientError", "Statement", "EntityNotFound")
         | ("ClientError", "Transaction", "TransactionTimedOut")
         | ("ClientError", "Transaction", "TransactionTimedOutClientConfiguration") => TRANSIENT,
+        // The credentials are good, or the code would be another: one database is closed to them.
+        ("ClientError", "Security", "Forbidden" | "AuthorizationFailed")
+            if layout == DatabaseLayout::PerUser =>
+        {
+            FailureKind::Limited {
+                scope: LimitScope::User,
+                retry_after_ms: Some(FORBIDDEN_PAUSE_MS),
+            }
+        }
         ("ClientError", "Security", _) => FailureKind::Misconfigured,
         ("ClientError", "Database", "DatabaseNotFound") => match layout {
             DatabaseLayout::Shared => FailureKind::Misconfigured,
@@ -56,35 +78,44 @@ pub fn kind_of_code(code: &str, layout: DatabaseLayout) -> FailureKind {
             "TypeError"
             | "ArgumentError"
             | "ArithmeticError"
-            | "EntityNotFound"
             | "PropertyNotFound"
             | "InvalidTargetTypeArgument"
-            | "SemanticError"
             | "ConstraintVerificationFailed",
         ) => FailureKind::Rejected,
-        // The body could not be read, or holds a number or a text beyond the server's limits.
-        ("ClientError", "Request", _) => FailureKind::Rejected,
         // A full disk, an internal fault: nothing that the data did.
         ("DatabaseError", "Schema", _) => FailureKind::Misconfigured,
         ("DatabaseError", "Statement", "CodeGenerationFailed") => FailureKind::Permanent,
         ("DatabaseError", _, _) => TRANSIENT,
+        // Among them `Request.*` and `Statement.SyntaxError` and `SemanticError`: the request or the statement is not
+        // understood, whatever data it carries, so no smaller batch would fare better.
         _ => FailureKind::Permanent,
     }
 }
 
-/// The failure that an error of the server is, in words.
+/// The failure that an error of the server is, in words: its code and ours.
 #[must_use]
-pub fn failure_of_error(code: &str, message: &str, layout: DatabaseLayout) -> Failure {
+pub fn failure_of_error(code: &str, layout: DatabaseLayout) -> Failure {
     let kind = kind_of_code(code, layout);
     let advice = match kind {
         FailureKind::Misconfigured => {
-            "; check the graph's address, user, password and database name"
+            "check the graph's address, user, password and database name, and what that user may do"
         }
-        FailureKind::NotReady => "; the user has no graph database yet: skipped",
-        FailureKind::TooLarge => "; fewer events at a time may fit",
-        _ => "",
+        FailureKind::NotReady => "the user has no graph database yet: skipped",
+        FailureKind::TooLarge => "fewer events at a time may fit",
+        FailureKind::Limited { .. } => {
+            "the graph's user may not write to this user's database; grant it, the user is tried again every hour"
+        }
+        FailureKind::Rejected => "the server does not take some of the data",
+        FailureKind::Transient { .. } => "trying again is safe and may help",
+        _ => "trying again will not help; Neo4j's own log says more",
     };
-    Failure::new(kind, format!("Neo4j: {code}: {message}{advice}"))
+    let readable = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_';
+    let code = if !code.is_empty() && code.len() <= CODE_BYTES_MAX && code.bytes().all(readable) {
+        code
+    } else {
+        "an error without a readable code"
+    };
+    Failure::new(kind, format!("Neo4j: {code}: {advice}"))
 }
 
 /// The failure that an answer without a readable error is: an HTML page of a proxy, an empty refusal, a cut body.
@@ -144,6 +175,7 @@ mod tests {
             "Neo.ClientError.Security.AuthorizationExpired",
             "Neo.ClientError.Schema.ConstraintValidationFailed",
             "Neo.ClientError.Transaction.InvalidBookmark",
+            "Neo.ClientError.Statement.EntityNotFound",
             "Neo.DatabaseError.General.UnknownError",
             "Neo.DatabaseError.Transaction.TransactionStartFailed",
         ] {
@@ -191,7 +223,11 @@ mod tests {
                 "Neo.ClientError.Statement.ArgumentError",
                 FailureKind::Rejected,
             ),
-            ("Neo.ClientError.Request.Invalid", FailureKind::Rejected),
+            ("Neo.ClientError.Request.Invalid", FailureKind::Permanent),
+            (
+                "Neo.ClientError.Statement.SemanticError",
+                FailureKind::Permanent,
+            ),
             (
                 "Neo.ClientError.Statement.SyntaxError",
                 FailureKind::Permanent,
@@ -219,6 +255,41 @@ mod tests {
             kind_of_code(code, DatabaseLayout::Shared),
             FailureKind::Misconfigured
         );
+    }
+
+    #[test]
+    fn a_closed_database_is_the_users_or_the_operators() {
+        let paused = FailureKind::Limited {
+            scope: LimitScope::User,
+            retry_after_ms: Some(FORBIDDEN_PAUSE_MS),
+        };
+        for code in [
+            "Neo.ClientError.Security.Forbidden",
+            "Neo.ClientError.Security.AuthorizationFailed",
+        ] {
+            assert_eq!(kind_of_code(code, DatabaseLayout::PerUser), paused);
+            assert_eq!(kind(code), FailureKind::Misconfigured);
+        }
+        assert_eq!(
+            kind_of_code(
+                "Neo.ClientError.Security.Unauthorized",
+                DatabaseLayout::PerUser
+            ),
+            FailureKind::Misconfigured
+        );
+    }
+
+    #[test]
+    fn an_explanation_repeats_nothing_but_a_code() {
+        let detail = |code| failure_of_error(code, DatabaseLayout::Shared).detail;
+        assert!(
+            detail("Neo.ClientError.Statement.TypeError")
+                .starts_with("Neo4j: Neo.ClientError.Statement.TypeError: ")
+        );
+        for code in ["", "Dinner with the private life", &"private".repeat(100)] {
+            let detail = detail(code);
+            assert!(!detail.contains("private"), "{detail}");
+        }
     }
 
     #[test]

@@ -133,7 +133,17 @@ impl Queue {
         }
         if let Some(progress) = progress {
             match user_key(&lease.key) {
-                Some(user) => self.edit_user(&user, |row| row.state.cursor = Some(progress)),
+                Some(user) => {
+                    let further = self.edit_user(&user, |row| {
+                        let further = row.state.cursor.as_ref() != Some(&progress);
+                        row.state.cursor = Some(progress);
+                        further
+                    });
+                    if further {
+                        // A job that gets further each time is no poison, however often its process is killed.
+                        self.edit_job(&lease.key, |row| row.stalls = 0);
+                    }
+                }
                 None => self.edit_job(&lease.key, |row| row.progress = Some(progress)),
             }
         }

@@ -99,7 +99,13 @@ impl Model {
         }
         if let Some(progress) = progress {
             match self.user_of(&lease.key) {
-                Some(user) => user.state.cursor = Some(progress),
+                Some(user) => {
+                    let further = user.state.cursor.as_ref() != Some(&progress);
+                    user.state.cursor = Some(progress);
+                    if further {
+                        self.job(&lease.key).unwrap().stalls = 0;
+                    }
+                }
                 None => self.job(&lease.key).unwrap().progress = Some(progress),
             }
         }

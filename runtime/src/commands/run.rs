@@ -38,7 +38,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let mut int = signal(SignalKind::interrupt()).map_err(unheard)?;
     let wall = Arc::new(SystemClock);
     let source = wiring::google(&config, wall.clone())?;
-    let store = wiring::store(&config.store.data_dir, wall)?;
+    let store = wiring::store(&config.store.data_dir, wall).await?;
     let graph = wiring::graph(&config, &store)?;
     let seed = config.worker.seed.unwrap_or_else(wiring::fresh_seed);
     let settings = wiring::node_settings(&config, seed);
@@ -80,17 +80,18 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     });
     let node = Node::new(clock.now(), settings);
     let effects = Arc::new(Effects::default());
-    drive(
+    let driven = drive(
         node,
         ports,
         clock,
         stopped,
         effects,
         |_, notice: &Notice| notices::log(notice),
-    )
-    .await;
+    );
+    let driven = wiring::while_stored(&store, driven).await;
     signals.abort();
     store.close().await;
+    driven?;
     tracing::info!("stopped; schedules and waiting jobs stay in the store");
     Ok(Exit::Done)
 }

@@ -44,7 +44,7 @@ pub async fn sync(
     let user = configured(&config, &args.user)?;
     let wall = Arc::new(SystemClock);
     let source = wiring::google(&config, wall.clone())?;
-    let store = wiring::store(&config.store.data_dir, wall)?;
+    let store = wiring::store(&config.store.data_dir, wall).await?;
     let graph = wiring::graph(&config, &store)?;
     let seed = config.worker.seed.unwrap_or_else(wiring::fresh_seed);
     let mut settings = wiring::node_settings(&config, seed);
@@ -128,17 +128,18 @@ pub async fn sync(
         }
     };
     let node = Node::new(clock.now(), settings);
-    drive(
+    let driven = drive(
         node,
         ports,
         clock,
         stopped,
         Arc::new(Effects::default()),
         observe,
-    )
-    .await;
+    );
+    let driven = wiring::while_stored(&store, driven).await;
     interrupted.abort();
     store.close().await;
+    driven?;
     let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(tell(args, ended))
 }

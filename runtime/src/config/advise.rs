@@ -2,7 +2,8 @@
 //!
 //! A warning never stops anything. Each is one sentence or two and names the settings to change.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use kalends_core::policy::{Spread, overload};
 use kalends_core::time::{SECOND_MS, Timestamp};
@@ -10,6 +11,7 @@ use kalends_core::time::{SECOND_MS, Timestamp};
 use super::load::Given;
 use super::locate::Place;
 use super::settings::{Kind, SETTINGS};
+use super::value;
 use super::{Config, GraphConfig, GraphDatabases};
 
 /// How many ticks are looked at to find the shortest period of an uneven schedule: more than a day of `*/15`.
@@ -22,6 +24,15 @@ const PAGE_SIZE_SMALL: u32 = 25;
 const PAGE_SIZE_LARGE: u32 = 1_000;
 /// And should be given this time, in milliseconds.
 const PAGE_LARGE_TIMEOUT_MS: u64 = 10 * SECOND_MS;
+
+/// The settings that name a file with a secret.
+const SECRET_FILES: [(&str, &str); 3] = [
+    ("google", "client_secret_file"),
+    ("google", "service_account_key_file"),
+    ("graph", "password_file"),
+];
+/// At most this many files that others can read are named one by one: there may be one for each user.
+const FILES_NAMED_MAX: usize = 10;
 
 /// All warnings about a configuration.
 pub(super) fn advise(config: &Config, given: &Given) -> Vec<String> {
@@ -161,19 +172,40 @@ fn permissions(given: &Given, warnings: &mut Vec<String>) {
             .filter_map(|user| user.field("refresh_token"))
             .any(|(place, _)| stands_in_file(place, file))
     };
-    let mut warn = |path: Option<&Path>| {
-        if let Some(path) = path.filter(|path| is_readable_by_others(path)) {
-            let name = path.display();
-            warnings.push(format!(
-                "{name}: holds secrets and can be read by everybody on this machine; chmod 600 {name}"
-            ));
-        }
-    };
+    let mut files: BTreeSet<PathBuf> = SECRET_FILES
+        .into_iter()
+        .filter_map(|(section, key)| {
+            let value = given.values.get(&(section, key))?;
+            let name = value::text(&value.raw, Kind::Path).ok()?;
+            Some(given.resolve(&name, value.place.as_ref()))
+        })
+        .collect();
+    files.extend(given.users.iter().filter_map(|user| {
+        let (_, raw) = user.field("refresh_token_file")?;
+        let name = value::text(raw, Kind::Path).ok()?;
+        Some(given.folder_of(user).join(name))
+    }));
     if setting_in_file || token_in_file(0) {
-        warn(given.path().as_deref());
+        files.extend(given.path());
     }
     if token_in_file(1) {
-        warn(given.users_path.as_deref());
+        files.extend(given.users_path.clone());
+    }
+    let open: Vec<&PathBuf> = files
+        .iter()
+        .filter(|path| is_readable_by_others(path))
+        .collect();
+    for path in open.iter().take(FILES_NAMED_MAX) {
+        let name = path.display();
+        warnings.push(format!(
+            "{name}: holds secrets and can be read by everybody on this machine; chmod 600 {name}"
+        ));
+    }
+    if open.len() > FILES_NAMED_MAX {
+        warnings.push(format!(
+            "{} more files with secrets can be read by everybody on this machine; chmod 600 them",
+            open.len() - FILES_NAMED_MAX
+        ));
     }
 }
 

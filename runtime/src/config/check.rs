@@ -8,6 +8,7 @@ mod users;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use kalends_adapters::google::ServiceAccountKey;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{CalendarId, ScheduleName, SourceName};
 use kalends_core::policy::{
@@ -571,5 +572,7 @@ fn read_service_account_key(path: &std::path::Path) -> Result<Secret, String> {
             ));
         }
     }
+    // Signs once, so that a key that cannot is found here and not by every user's first sync.
+    ServiceAccountKey::from_json(text.as_bytes()).map_err(|error| error.detail)?;
     Ok(Secret::new(text))
 }

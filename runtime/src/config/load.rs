@@ -102,7 +102,7 @@ pub fn load(
     let named = find_file(request, environment);
     let set_by_environment = environment
         .keys()
-        .any(|name| name.starts_with(ENVIRONMENT_PREFIX) && name != ENVIRONMENT_CONFIG);
+        .any(|name| is_ours(name) && name != ENVIRONMENT_CONFIG);
     if named.is_none() && !set_by_environment {
         return Err(LoadError::Nothing);
     }
@@ -200,6 +200,15 @@ impl Given {
                 file: file.clone(),
             },
             None => Place::Nowhere,
+        }
+    }
+
+    /// The folder to which the paths of a user are relative: that of the file in which the user stands.
+    pub(super) fn folder_of(&self, user: &RawUser) -> &Path {
+        let users_folder = self.users_path.as_ref().and_then(|path| path.parent());
+        match &user.place {
+            Place::File { order: 1, .. } => users_folder.unwrap_or(&self.folder),
+            _ => &self.file_folder,
         }
     }
 
@@ -431,6 +440,17 @@ fn gather_outside(
     }
 }
 
+/// Whether a variable is meant for us. A Kubernetes Service that is called `kalends` makes the kubelet set variables of
+/// our prefix in every pod of its namespace (`KALENDS_SERVICE_HOST`, `KALENDS_PORT_80_TCP`, ..): they are nobody's
+/// mistake, and no setting is called so.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(ENVIRONMENT_PREFIX)
+        && name != "KALENDS_PORT"
+        && !["KALENDS_SERVICE_", "KALENDS_PORT_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
 fn refuse_unknown_variables(
     given: &Given,
     environment: &BTreeMap<String, String>,
@@ -443,7 +463,7 @@ fn refuse_unknown_variables(
         .filter_map(RawUser::token_variable)
         .collect();
     for name in environment.keys() {
-        let is_known = !name.starts_with(ENVIRONMENT_PREFIX)
+        let is_known = !is_ours(name)
             || name == ENVIRONMENT_CONFIG
             || known.contains(name)
             || tokens.contains(name.as_str());

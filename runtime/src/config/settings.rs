@@ -7,10 +7,14 @@
 use std::fmt::Write as _;
 
 use kalends_core::google::query::PAGE_SIZE_MAX;
+use kalends_core::node::FAN_OUT_SLOTS;
 use kalends_core::policy::limit::{LIMIT_COUNT_MAX, LIMIT_WINDOW_MS_MAX};
 use kalends_core::queue::command::{BATCH_MAX, LEASE_MS_MAX};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 
+/// The most syncs at a time: their leases and those of the fan-outs are kept alive by one command, which names at most
+/// [`BATCH_MAX`].
+pub const CONCURRENCY_MAX: u64 = BATCH_MAX as u64 - FAN_OUT_SLOTS as u64;
 /// What all variables of Kalends begin with.
 pub const ENVIRONMENT_PREFIX: &str = "KALENDS_";
 /// The variable that names the configuration file. It is not a setting itself.
@@ -206,7 +210,7 @@ pub const SETTINGS: &[Setting] = &[
         setting(
             "worker",
             "concurrency",
-            Kind::Integer(1, BATCH_MAX as u64),
+            Kind::Integer(1, CONCURRENCY_MAX),
             Some("3"),
             "How many syncs run at the same time in this process.",
         ),

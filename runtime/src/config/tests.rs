@@ -242,8 +242,12 @@ fn secrets_come_from_files_and_variables() {
 #[test]
 fn a_service_account_needs_its_key_and_no_tokens() {
     let text = "[google]\nauth = \"service_account\"\nservice_account_key_file = \"key.json\"\n[[users]]\nid = \"ada@example.com\"\n";
-    let key = "{\"client_email\": \"a@example.com\", \"private_key\": \"PLANTED-4f1c\"}";
-    let config = Case::new(text).with_file("key.json", key).config();
+    let key = serde_json::json!({
+        "client_email": "a@example.com",
+        "private_key": include_str!("../../../adapters/tests/data/test_only_private_key.pem"),
+    })
+    .to_string();
+    let config = Case::new(text).with_file("key.json", &key).config();
     let GoogleAuth::ServiceAccount { key_json } = &config.google.auth else {
         panic!("another kind");
     };
@@ -252,6 +256,9 @@ fn a_service_account_needs_its_key_and_no_tokens() {
     let at = "kalends.toml:3: google.service_account_key_file: \"key.json\" ";
     let bad = Case::new(text).with_file("key.json", "{\"private_key\": \"PLANTED-4f1c\"}");
     assert_holds(&bad.problems(), &[at, "has no client_email"]);
+    let unusable = "{\"client_email\": \"a@example.com\", \"private_key\": \"PLANTED-4f1c\"}";
+    let bad = Case::new(text).with_file("key.json", unusable);
+    assert_holds(&bad.problems(), &[at, "no RSA key"]);
     let bad = Case::new(text).with_file("key.json", "PLANTED-4f1c");
     assert_holds(&bad.problems(), &[at, "is not JSON (line 1)"]);
     assert_holds(&Case::new(text).problems(), &[at, "cannot be read"]);
@@ -332,4 +339,33 @@ fn variables_alone_can_configure() {
         loaded.config.store.data_dir,
         folder.path().join("kalends-data")
     );
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
+    let injected = |case: Case| {
+        case.with_variable("KALENDS_SERVICE_HOST", "10.0.0.7")
+            .with_variable("KALENDS_SERVICE_PORT", "80")
+            .with_variable("KALENDS_PORT", "tcp://10.0.0.7:80")
+            .with_variable("KALENDS_PORT_80_TCP_ADDR", "10.0.0.7")
+    };
+    let file = "[[users]]\nid = \"ada\"\nrefresh_token = \"t\"\n";
+    assert!(
+        injected(Case::new(&format!("{GOOGLE}{file}")))
+            .load()
+            .is_ok()
+    );
+    for setting in settings::SETTINGS {
+        assert!(!setting.environment_name().starts_with("KALENDS_SERVICE_"));
+        assert!(!setting.environment_name().starts_with("KALENDS_PORT"));
+    }
+    // They configure nothing either.
+    let empty = Case {
+        folder: tempfile::tempdir().unwrap(),
+        environment: BTreeMap::new(),
+        flags: Vec::new(),
+    };
+    assert_eq!(injected(empty).load().unwrap_err(), LoadError::Nothing);
+    let mistake = Case::new(GOOGLE).with_variable("KALENDS_PORTS", "80");
+    assert_holds(&mistake.problems(), &["KALENDS_PORTS"]);
 }

@@ -25,6 +25,7 @@ use kalends_core::time::{Clock as _, MINUTE_MS, Timestamp};
 use kalends_sim::google::{GoogleEmulator, GoogleSettings};
 use kalends_sim::oracle::{self, Verdict};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::cli::DemoArgs;
@@ -65,7 +66,8 @@ fn lock(google: &Google) -> MutexGuard<'_, GoogleEmulator> {
 /// Shows the demo; the report is printed, and decides the exit code.
 ///
 /// # Errors
-/// If the folder cannot be used, or no port of the loopback interface.
+/// If the folder cannot be used, or no port of the loopback interface, or if it is interrupted: then everything is
+/// stopped in order first, so that a temporary folder goes.
 pub async fn demo(args: &DemoArgs) -> Result<Exit, Refused> {
     let folder = Folder::new(args.keep.as_deref())?;
     let report = play(args, folder.path()).await?;
@@ -121,6 +123,7 @@ impl Folder {
 /// Plays the demo in `folder` and compares.
 async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
     let begun = Instant::now();
+    let mut interrupted = std::pin::pin!(interruption()?);
     let clock = SteadyClock::new(BEGIN, rate(args));
     let settings = GoogleSettings::new(args.seed, args.users, args.events, BEGIN);
     let google: Google = Arc::new(Mutex::new(GoogleEmulator::new(settings)));
@@ -146,7 +149,7 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
         },
     ));
 
-    let store = wiring::store(folder, Arc::new(clock))?;
+    let store = wiring::store(folder, Arc::new(clock)).await?;
     let config = config(args, &google, &format!("http://{address}"), folder);
     let source = Arc::new(wiring::google(&config, Arc::new(clock))?);
     let ports = Ports {
@@ -171,22 +174,60 @@ async fn play(args: &DemoArgs, folder: &Path) -> Result<Report, Refused> {
         },
     ));
 
-    let finished = story(args, &google, &progress, &effects, clock).await;
-    let shutdown_ms = SHUTDOWN_WORLD_MS * u64::from(rate(args));
+    let finished = tokio::select! {
+        finished = story(args, &google, &progress, &effects, clock) => Some(finished),
+        () = &mut interrupted => None,
+    };
+    let shutdown_ms = match finished {
+        Some(_) => SHUTDOWN_WORLD_MS * u64::from(rate(args)),
+        None => 0,
+    };
     stop.send_replace(Some(clock.now().plus_ms(shutdown_ms)));
-    // A driver that panicked shows as users that were not synced.
-    let _ = driven.await;
+    let driver_panicked = driven.await.is_err();
     let duration = begun.elapsed();
 
-    progress.stage(Stage::Comparing);
-    let verdict = compare_all(&google, &store, &progress).await;
+    let compared = match finished {
+        None => None,
+        Some(mut finished) => {
+            finished.driver_panicked = driver_panicked;
+            progress.stage(Stage::Comparing);
+            tokio::select! {
+                verdict = compare_all(&google, &store, &progress) => Some((finished, verdict)),
+                () = &mut interrupted => None,
+            }
+        }
+    };
     progress.end();
     let _ = stop_google.send(());
     served.abort();
     store.close().await;
+    let Some((finished, verdict)) = compared else {
+        return Err(Refused {
+            exit: Exit::Failed,
+            detail: "interrupted".to_owned(),
+        });
+    };
     Ok(Report::new(
         &progress, &finished, &verdict, &effects, &source, duration,
     ))
+}
+
+/// Resolves at SIGINT or SIGTERM; from now on neither ends the process by itself.
+fn interruption() -> Result<impl Future<Output = ()>, Refused> {
+    let hear = |kind| {
+        signal(kind).map_err(|error| Refused {
+            exit: Exit::Failed,
+            detail: format!("signals cannot be heard here: {error}"),
+        })
+    };
+    let mut term = hear(SignalKind::terminate())?;
+    let mut int = hear(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 /// How many times as fast as the world the demo's clock runs.
@@ -245,6 +286,7 @@ fn node_settings(args: &DemoArgs, config: &Config) -> NodeSettings {
 /// What the story came to.
 struct Finished {
     complete: bool,
+    driver_panicked: bool,
     first_sync: Duration,
     weather: weather::Tally,
 }
@@ -288,6 +330,7 @@ async fn story(
     }
     Finished {
         complete,
+        driver_panicked: false,
         first_sync,
         weather: weather.tally,
     }
@@ -310,10 +353,11 @@ async fn compare_all(google: &Google, store: &EmbeddedStore, progress: &Progress
             }
         };
         let google = lock(google);
-        let verdict = match google.calendar_truth(&email, "primary") {
-            Ok(truth) => oracle::compare(truth, &snapshot),
-            Err(unknown) => panic!("the emulator does not know its own user {email}: {unknown}"),
-        };
+        let calendar = google.calendar_row_truth(&email, "primary");
+        let calendar = calendar.expect("the emulator knows its own users");
+        let truth = google.calendar_truth(&email, "primary");
+        let truth = truth.expect("the emulator knows its own users");
+        let verdict = oracle::compare(&calendar, truth, &snapshot);
         drop(google);
         total.expected += verdict.expected;
         total.mismatches += verdict.mismatches;

@@ -27,7 +27,8 @@ pub struct Report {
     pub graph_writes: u64,
     /// Differences between graphs and calendars.
     pub mismatches: u64,
-    /// Jobs that were given up, and users that were never synced.
+    /// Jobs that were given up, users that were never synced, a driver that panicked, and each thing that the demo is to
+    /// show and did not: changes to calendars, sync tokens that expire, answers 429.
     pub failed: u64,
     /// How long the syncing took, in milliseconds of the world; the comparison at the end is not part of it.
     pub duration_ms: u64,
@@ -67,6 +68,7 @@ impl Report {
             |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let first_sync_ms = milliseconds(finished.first_sync);
         let never_synced = progress.users() - totals.synced;
+        let missing = not_shown(finished, totals.limited);
         let mut report = Report {
             users: progress.users(),
             synced: totals.synced,
@@ -74,7 +76,11 @@ impl Report {
             google_requests: source.requests_total(),
             graph_writes: effects.graph.load(Ordering::Relaxed),
             mismatches: verdict.mismatches,
-            failed: totals.failed + never_synced + u64::from(!finished.complete),
+            failed: totals.failed
+                + never_synced
+                + u64::from(!finished.complete)
+                + u64::from(finished.driver_panicked)
+                + missing.len() as u64,
             duration_ms: milliseconds(duration),
             peak_rss_mb: peak_rss_mb(),
             first_sync_ms,
@@ -146,6 +152,14 @@ impl Report {
                     .to_owned(),
             );
         }
+        if finished.driver_panicked {
+            line("The driver ended by a panic, which stands above.".to_owned());
+        }
+        for what in not_shown(finished, self.limited) {
+            line(format!(
+                "There were no {what}, so the demo shows less than it says."
+            ));
+        }
         line(if self.mismatches == 0 && self.failed == 0 {
             "Every graph equals its calendar, item by item.".to_owned()
         } else {
@@ -168,6 +182,19 @@ impl Report {
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("numbers always become JSON")
     }
+}
+
+/// What was to happen and did not.
+fn not_shown(finished: &Finished, limited: u64) -> Vec<&'static str> {
+    [
+        ("changes to calendars", finished.weather.changes),
+        ("expired sync tokens", finished.weather.expired_tokens),
+        ("answers 429", limited),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count == 0)
+    .map(|(what, _)| what)
+    .collect()
 }
 
 /// The high-water mark of this process's memory (Linux: `VmHWM` in `/proc/self/status`), in MiB.

@@ -76,7 +76,7 @@ impl Weather {
         }
     }
 
-    /// Google refuses everybody for a while.
+    /// Google refuses everybody for a while, and one request after that: with few users nobody may ask meanwhile.
     pub(super) fn burst(&mut self, google: &mut GoogleEmulator, now: Timestamp) {
         let until = now.plus_ms(BURST_MS);
         let burst = Fault::LimitedUntil {
@@ -84,7 +84,11 @@ impl Weather {
             status: 429,
             retry_after_s: None,
         };
-        if google.inject(None, burst).is_ok() {
+        let after = Fault::Error {
+            status: 429,
+            reason: "rateLimitExceeded".to_owned(),
+        };
+        if google.inject(None, burst).is_ok() && google.inject(None, after).is_ok() {
             self.tally.bursts += 1;
         }
     }

@@ -57,7 +57,7 @@ pub use settings::{
     LimitAnswer, OauthClient, QuotaSettings, USERS_MAX,
 };
 
-pub use truth::{TruthAttendee, TruthEvent, TruthTime};
+pub use truth::{TruthAttendee, TruthCalendar, TruthEvent, TruthTime};
 
 use crate::http::{Request, Response};
 use calendar::{Calendar, CalendarState};

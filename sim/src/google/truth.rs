@@ -34,8 +34,8 @@ pub struct TruthTime {
 pub struct TruthAttendee {
     /// In lower case; a guest may lack one.
     pub email: Option<String>,
-    /// The profile id, if there is one.
-    pub profile_id: Option<String>,
+    /// The profile's id, where Google gives one.
+    pub id: Option<String>,
     /// The name shown.
     pub display_name: Option<String>,
     /// `needsAction`, `declined`, `tentative` or `accepted`.
@@ -44,6 +44,21 @@ pub struct TruthAttendee {
     pub optional: bool,
     /// A room or a thing.
     pub resource: bool,
+    /// Is the calendar's owner.
+    pub is_self: bool,
+}
+
+/// What a graph must hold of a calendar itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TruthCalendar {
+    /// Under which it was asked for.
+    pub id: String,
+    /// The title.
+    pub name: Option<String>,
+    /// The zone in which times are written.
+    pub time_zone: Option<String>,
+    /// What the user may do, such as `owner`.
+    pub access_role: Option<String>,
 }
 
 /// An event as it must be in the graph.
@@ -72,8 +87,8 @@ pub struct TruthEvent {
     pub recurring_event_id: Option<String>,
     /// For an exception: where the rule had put it.
     pub original_start: Option<TruthTime>,
-    /// In lower case.
-    pub organizer_email: Option<String>,
+    /// Who organises it; only address, id and name are filled.
+    pub organizer: Option<TruthAttendee>,
     /// The guests, in Google's order.
     pub attendees: Vec<TruthAttendee>,
     /// Google's revision counter.
@@ -82,9 +97,39 @@ pub struct TruthEvent {
     pub event_type: Option<String>,
     /// The last change, RFC 3339 in milliseconds.
     pub updated: Option<String>,
+    /// When it was made, likewise.
+    pub created: Option<String>,
+    /// Whole days: the start is a date.
+    pub all_day: bool,
+    /// The iCalendar UID, which a series shares with its exceptions.
+    pub ical_uid: Option<String>,
+    /// `visibility`, if given.
+    pub visibility: Option<String>,
+    /// `transparency`, if given.
+    pub transparency: Option<String>,
+    /// Google leaves guests out.
+    pub attendees_omitted: bool,
 }
 
 impl GoogleEmulator {
+    /// What a perfect reader of one calendar must hold of the calendar itself.
+    ///
+    /// # Errors
+    /// If there is no such user, or no such calendar, or it was removed.
+    pub fn calendar_row_truth(&self, user: &str, calendar: &str) -> Result<TruthCalendar, Unknown> {
+        let user = self.user(user)?;
+        let number = self.calendar_number(user, calendar).ok_or(Unknown)?;
+        if self.is_removed(user, number) {
+            return Err(Unknown);
+        }
+        Ok(TruthCalendar {
+            id: calendar.to_owned(),
+            name: Some(self.calendar_summary(user, number)),
+            time_zone: Some(self.base(user, number).zone.name().to_owned()),
+            access_role: Some(self.access_role(user, number).text().to_owned()),
+        })
+    }
+
     /// What a perfect reader of one calendar must hold, in order of ids.
     ///
     /// # Errors
@@ -103,19 +148,19 @@ impl GoogleEmulator {
         if let Some(fixture) = calendar.state.and_then(|state| state.fixture.as_ref()) {
             return Ok(Box::new(fixture_truth(fixture.texts()).into_iter()));
         }
-        Ok(Box::new(native_truth(calendar)))
+        Ok(Box::new(native_truth(calendar, user)))
     }
 }
 
-fn native_truth(calendar: Calendar<'_>) -> impl Iterator<Item = TruthEvent> {
+fn native_truth(calendar: Calendar<'_>, user: u32) -> impl Iterator<Item = TruthEvent> {
     calendar.items_after("").filter_map(move |item| match item {
-        Listed::Event(event) => Some(event_truth(&event, &calendar)),
+        Listed::Event(event) => Some(event_truth(&event, &calendar, user)),
         Listed::Deleted { .. } => None,
         Listed::Fixture(_) => unreachable!("a calendar from a file was told apart before"),
     })
 }
 
-fn event_truth(event: &Event, calendar: &Calendar<'_>) -> TruthEvent {
+fn event_truth(event: &Event, calendar: &Calendar<'_>, user: u32) -> TruthEvent {
     let mut truth = TruthEvent {
         id: event.id.clone(),
         etag: Some(format!("\"{}\"", event.stamp_us * 2)),
@@ -140,11 +185,28 @@ fn event_truth(event: &Event, calendar: &Calendar<'_>) -> TruthEvent {
         .iter()
         .map(|rule| rule.line(event.start))
         .collect();
-    truth.organizer_email = Some(event.organizer.email());
-    truth.attendees = event.attendees.iter().map(attendee_truth).collect();
+    truth.organizer = Some(TruthAttendee {
+        email: Some(event.organizer.email()),
+        display_name: Some(event.organizer.name()),
+        ..TruthAttendee::default()
+    });
+    truth.attendees = event
+        .attendees
+        .iter()
+        .map(|attendee| attendee_truth(attendee, user))
+        .collect();
     truth.sequence = Some(i64::from(event.sequence));
     truth.event_type = Some(event.kind.text().to_owned());
     truth.updated = Some(written(|out| write_stamp(out, event.stamp_us)));
+    truth.created = Some(event.created.to_rfc3339());
+    truth.all_day = matches!(event.start, When::Date(_));
+    // A series and its exceptions are one thing to other calendars.
+    let whole = match &event.instance {
+        Some(instance) => &instance.series,
+        None => &event.id,
+    };
+    truth.ical_uid = Some(format!("{whole}@google.com"));
+    truth.transparency = event.transparent.then(|| "transparent".to_owned());
     truth
 }
 
@@ -165,14 +227,15 @@ fn time_truth(when: When, calendar: &Calendar<'_>) -> TruthTime {
     }
 }
 
-fn attendee_truth(attendee: &Attendee) -> TruthAttendee {
+fn attendee_truth(attendee: &Attendee, user: u32) -> TruthAttendee {
     TruthAttendee {
         email: Some(attendee.who.email()),
-        profile_id: None,
         display_name: Some(attendee.who.name()),
         response_status: Some(attendee.reply.text().to_owned()),
         optional: attendee.optional,
         resource: matches!(attendee.who, Person::Room(_)),
+        is_self: attendee.who == Person::User(user),
+        id: None,
     }
 }
 
@@ -229,12 +292,21 @@ fn value_truth(value: &Value) -> TruthEvent {
     truth.recurrence = lines
         .filter_map(|line| line.as_str().map(str::to_owned))
         .collect();
-    truth.organizer_email = value["organizer"]["email"].as_str().map(str::to_lowercase);
+    truth.organizer = value["organizer"].is_object().then(|| TruthAttendee {
+        is_self: false,
+        ..value_attendee(&value["organizer"])
+    });
     let guests = value["attendees"].as_array().into_iter().flatten();
     truth.attendees = guests.map(value_attendee).collect();
     truth.sequence = value["sequence"].as_i64();
     truth.event_type = text("eventType");
     truth.updated = text("updated");
+    truth.created = text("created");
+    truth.all_day = value["start"]["date"].is_string() && !value["start"]["dateTime"].is_string();
+    truth.ical_uid = text("iCalUID");
+    truth.visibility = text("visibility");
+    truth.transparency = text("transparency");
+    truth.attendees_omitted = value["attendeesOmitted"] == true;
     truth
 }
 
@@ -242,11 +314,12 @@ fn value_attendee(value: &Value) -> TruthAttendee {
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     TruthAttendee {
         email: value["email"].as_str().map(str::to_lowercase),
-        profile_id: text("id"),
         display_name: text("displayName"),
         response_status: text("responseStatus"),
         optional: value["optional"] == true,
         resource: value["resource"] == true,
+        is_self: value["self"] == true,
+        id: text("id"),
     }
 }
 

@@ -141,22 +141,34 @@ fn read(event: &Value) -> TruthEvent {
     read.start = time(&event["start"]);
     read.end = time(&event["end"]);
     read.recurrence = list(&event["recurrence"]).iter().filter_map(text).collect();
-    read.organizer_email = text(&event["organizer"]["email"]).map(|email| email.to_lowercase());
-    read.attendees = list(&event["attendees"])
-        .iter()
-        .map(|guest| TruthAttendee {
-            email: text(&guest["email"]).map(|email| email.to_lowercase()),
-            profile_id: text(&guest["id"]),
-            display_name: text(&guest["displayName"]),
-            response_status: text(&guest["responseStatus"]),
-            optional: guest["optional"].as_bool().unwrap_or(false),
-            resource: guest["resource"].as_bool().unwrap_or(false),
-        })
-        .collect();
+    read.organizer = event["organizer"].as_object().map(|_| TruthAttendee {
+        // Who organises says nothing of coming; whose calendar it is, a reader knows from the guests.
+        is_self: false,
+        ..person(&event["organizer"])
+    });
+    read.attendees = list(&event["attendees"]).iter().map(person).collect();
     read.sequence = event["sequence"].as_i64();
     read.event_type = text(&event["eventType"]);
     read.updated = text(&event["updated"]);
+    read.created = text(&event["created"]);
+    read.all_day = event["start"]["date"].is_string();
+    read.ical_uid = text(&event["iCalUID"]);
+    read.visibility = text(&event["visibility"]);
+    read.transparency = text(&event["transparency"]);
+    read.attendees_omitted = event["attendeesOmitted"] == true;
     read
+}
+
+fn person(value: &Value) -> TruthAttendee {
+    TruthAttendee {
+        email: text(&value["email"]).map(|email| email.to_lowercase()),
+        id: text(&value["id"]),
+        display_name: text(&value["displayName"]),
+        response_status: text(&value["responseStatus"]),
+        optional: value["optional"] == true,
+        resource: value["resource"] == true,
+        is_self: value["self"] == true,
+    }
 }
 
 fn time(value: &Value) -> Option<TruthTime> {

@@ -66,7 +66,8 @@ fn the_truth_is_what_remains() {
     let truth = truth(&emulator, ADA);
     let ids: Vec<&str> = truth.iter().map(|event| event.id.as_str()).collect();
     assert_eq!(ids, ["plain1", "weekly1", "weekly1_20260309T130000Z"]);
-    assert_eq!(truth[0].organizer_email.as_deref(), Some("ada@example.org"));
+    let organizer = truth[0].organizer.as_ref().unwrap();
+    assert_eq!(organizer.email.as_deref(), Some("ada@example.org"));
     assert_eq!(
         truth[0].attendees[0].email.as_deref(),
         Some("bob@example.org")

@@ -139,6 +139,7 @@ fn a_damaged_file_and_a_path_that_is_no_directory_are_told_apart() {
     fs::write(&path, bytes).unwrap();
     let error = EmbeddedStore::open(directory.path(), TestClock::at(0)).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("kalends.db-wal"), "{error}");
     let error = EmbeddedStore::open(&path, TestClock::at(0)).unwrap_err();
     assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
 }
@@ -149,6 +150,27 @@ fn a_first_start_that_was_killed_is_made_up_for() {
     fs::write(directory.path().join("kalends.db.new"), b"half of it").unwrap();
     fs::write(directory.path().join("kalends.db.new-journal"), b"junk").unwrap();
     drop(open(directory.path()));
+    let left: Vec<String> = contents(directory.path()).into_keys().collect();
+    assert_eq!(left, [FILE_NAME, LOCK_NAME]);
+}
+
+#[tokio::test]
+async fn the_log_of_a_file_that_was_taken_away_is_not_played_into_a_new_one() {
+    let old = tempfile::tempdir().unwrap();
+    let store = open(old.path());
+    let write = apply(1, 1, vec![event("e1", 1)], vec![]);
+    assert_eq!(store.write(write).await, Ok(counts(1, 0)));
+    let directory = tempfile::tempdir().unwrap();
+    // The store still runs, so its log holds what it wrote.
+    for suffix in ["-wal", "-shm"] {
+        let name = format!("{FILE_NAME}{suffix}");
+        fs::copy(old.path().join(&name), directory.path().join(&name)).unwrap();
+    }
+    fs::write(directory.path().join("kalends.db-journal"), b"junk").unwrap();
+    let store = open(directory.path());
+    let snapshot = store.snapshot(&user("ada")).await.unwrap();
+    assert_eq!(snapshot.events, [], "the log of another file was read");
+    store.close().await;
     let left: Vec<String> = contents(directory.path()).into_keys().collect();
     assert_eq!(left, [FILE_NAME, LOCK_NAME]);
 }

@@ -272,7 +272,9 @@ async fn a_sweep_removes_what_was_not_seen_and_a_calendar_goes_whole() {
         calendar: calendar("primary").id,
         generation: 2,
     };
+    let before = store.commits();
     assert_eq!(store.write(sweep.clone()).await, Ok(counts(0, 1_500)));
+    assert_eq!(store.commits() - before, 2, "one transaction a step");
     assert_eq!(store.write(sweep).await, Ok(counts(0, 0)));
     assert_eq!(ids(&store).await, ["seen", "elsewhere"]);
     assert_eq!(contact_keys(&store).await, ["kept@example.com"]);
@@ -381,4 +383,49 @@ async fn the_view_shows_every_relationship() {
         "ada|primary|s_5 EXCEPTION_OF ada|primary|s",
     ];
     assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn a_large_calendar_goes_in_steps_and_keeps_nobody_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(open(directory.path()));
+    for batch in 0..4 {
+        let rows = (0..BATCH_EVENTS_MAX)
+            .map(|number| event(&format!("e{batch}-{number}"), 1))
+            .collect();
+        store.write(apply(1, 1, rows, vec![])).await.unwrap();
+    }
+    let remove = GraphWrite::RemoveCalendar {
+        user: user("ada"),
+        fence: LeaseToken(1),
+        calendar: calendar("primary").id,
+    };
+    let before = store.commits();
+    let removal = tokio::spawn({
+        let (store, remove) = (std::sync::Arc::clone(&store), remove.clone());
+        async move { store.write(remove).await }
+    });
+    while store.commits() == before {
+        tokio::task::yield_now().await;
+    }
+    // Another user's write comes in between two steps, and a later lease of the same user ends the removal.
+    let mut other = apply(1, 1, vec![event("theirs", 1)], vec![]);
+    if let GraphWrite::Apply { user: whose, .. } = &mut other {
+        *whose = user("bob");
+    }
+    assert_eq!(store.write(other).await, Ok(counts(1, 0)));
+    assert!(!removal.is_finished(), "the other one waited for all of it");
+    let later = apply(2, 2, vec![event("later", 1)], vec![]);
+    assert_eq!(store.write(later).await, Ok(counts(1, 0)));
+    assert_eq!(removal.await.unwrap(), Ok(GraphReply::Fenced));
+    let left = ids(&store).await.len();
+    assert!(1 < left && left < 4 * BATCH_EVENTS_MAX, "{left} events");
+    let remove = GraphWrite::RemoveCalendar {
+        user: user("ada"),
+        fence: LeaseToken(2),
+        calendar: calendar("primary").id,
+    };
+    let removed = u64::try_from(left).unwrap();
+    assert_eq!(store.write(remove).await, Ok(counts(0, removed)));
+    assert!(ids(&store).await.is_empty());
 }

@@ -301,7 +301,12 @@ async fn a_panic_in_the_thread_is_heard_and_nobody_hangs() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     store.apply(define()).await.unwrap();
+    let shortly = tokio::time::Duration::from_millis(20);
+    let early = tokio::time::timeout(shortly, store.ended()).await;
+    assert!(early.is_err(), "the thread is there");
     store.ask(Work::Panic, Caller::Nobody).await;
+    let ended = tokio::time::timeout(shortly * 500, store.ended()).await;
+    assert!(ended.is_ok(), "nobody was told that the thread is gone");
     let error = store.apply(define()).await.unwrap_err();
     assert!(error.detail.contains("start the process again"), "{error}");
     let error = store.write(apply(1, 1, vec![], vec![])).await.unwrap_err();

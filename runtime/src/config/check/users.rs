@@ -101,13 +101,8 @@ impl Checker<'_> {
                 Some(Secret::new(token))
             }
             ["refresh_token_file"] => {
-                let given = self.given;
-                let users_folder = given.users_path.as_ref().and_then(|path| path.parent());
+                let folder = self.given.folder_of(raw);
                 self.user_field(raw, "refresh_token_file", Kind::Path, |name| {
-                    let folder = match &raw.place {
-                        Place::File { order: 1, .. } => users_folder.unwrap_or(&given.folder),
-                        _ => &given.file_folder,
-                    };
                     read_secret(&folder.join(&name))
                         .map_err(|message| format!("{} {message}", echo(&name)))
                 })

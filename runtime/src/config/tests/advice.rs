@@ -80,4 +80,10 @@ fn a_file_of_secrets_that_everybody_can_read_is_warned_of() {
     let case = Case::new(text).with_file("s", "s");
     open(&case);
     assert_eq!(case.load().unwrap().warnings, Vec::<String>::new());
+    // A secret in a file of its own is as open as that file; it is named once, whoever refers to it.
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(case.path().join("s"), mode).unwrap();
+    let warned = case.load().unwrap().warnings;
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert_holds(&warned[0], &["/s: holds secrets"]);
 }

@@ -108,7 +108,7 @@ fn every_mistake_is_named_with_its_line_and_its_cure() {
         (
             "[worker]\nconcurrency = 0",
             2,
-            &["worker.concurrency: is 0; write a whole number from 1 to 1000"],
+            &["worker.concurrency: is 0; write a whole number from 1 to 999"],
         ),
         (
             "[worker]\nconcurrency = -3",
