@@ -150,7 +150,9 @@ struct Counted {
 impl Counted {
     fn embedded(google: &GoogleServer, data_dir: &Path) -> Self {
         let config = config(google, data_dir);
-        let store = wiring::store(data_dir, Arc::new(SystemClock)).unwrap();
+        let store = wiring::store(data_dir, Arc::new(SystemClock))
+            .await
+            .unwrap();
         let log = Log::default();
         let graph = Arc::new(CountedGraph(store.clone(), |_| 0, log.clone()));
         Counted {
