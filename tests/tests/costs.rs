@@ -148,7 +148,7 @@ struct Counted {
 }
 
 impl Counted {
-    fn embedded(google: &GoogleServer, data_dir: &Path) -> Self {
+    async fn embedded(google: &GoogleServer, data_dir: &Path) -> Self {
         let config = config(google, data_dir);
         let store = wiring::store(data_dir, Arc::new(SystemClock))
             .await
@@ -163,8 +163,8 @@ impl Counted {
         }
     }
 
-    fn neo4j(google: &GoogleServer, data_dir: &Path, graph: Neo4jGraph) -> Self {
-        let mut counted = Counted::embedded(google, data_dir);
+    async fn neo4j(google: &GoogleServer, data_dir: &Path, graph: Neo4jGraph) -> Self {
+        let mut counted = Counted::embedded(google, data_dir).await;
         let log = counted.log.clone();
         counted.graph = Arc::new(CountedGraph(
             Arc::new(graph),
@@ -248,7 +248,7 @@ fn count(seen: &[Seen], what: fn(&Seen) -> bool) -> usize {
 async fn a_sync_without_changes_costs_one_request_and_no_write() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(1, 1, 600);
-    let counted = Counted::embedded(&google, folder.path());
+    let counted = Counted::embedded(&google, folder.path()).await;
     let first = counted.run(1).await;
     assert!(count(&first, |seen| matches!(seen, Seen::Page { events: 250 })) == 2);
 
@@ -300,7 +300,7 @@ fn full_pages(seen: &[Seen]) -> Vec<(usize, u64, usize)> {
 async fn a_page_of_250_events_is_one_write_on_the_embedded_graph() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(2, 1, 1_100);
-    let counted = Counted::embedded(&google, folder.path());
+    let counted = Counted::embedded(&google, folder.path()).await;
     let pages = full_pages(&counted.run(1).await);
     assert_eq!(pages, [(1, 0, 250); 4]);
     counted.store.close().await;
@@ -313,7 +313,7 @@ async fn a_page_of_250_events_is_two_statements_at_the_most_on_neo4j() {
     let google = GoogleServer::start(3, 2, 1_100);
     let server = Neo4jServer::start(&["neo4j"], FaceOptions::default()).await;
     let graph = server.client("kalends", Databases::Shared("neo4j".to_owned()));
-    let counted = Counted::neo4j(&google, folder.path(), graph);
+    let counted = Counted::neo4j(&google, folder.path(), graph).await;
     let pages = full_pages(&counted.run(2).await);
     assert_eq!(pages.len(), 8);
     // The very first write of a process also ensures the schema, once.
