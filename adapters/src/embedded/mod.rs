@@ -125,13 +125,13 @@ impl EmbeddedStore {
     /// # Errors
     /// If the file cannot be written.
     pub async fn recover_orphans(&self) -> Result<u64, StoreUnavailable> {
-        match self.ask(Work::RecoverOrphans).await?.value {
+        match self.command(Work::RecoverOrphans).await?.value {
             Reply::Count { count } => Ok(count),
             other => panic!("a recovery was answered by {other:?}"),
         }
     }
 
-    async fn ask(&self, work: Work) -> Result<Stamped<Reply>, StoreUnavailable> {
+    async fn command(&self, work: Work) -> Result<Stamped<Reply>, StoreUnavailable> {
         let gone = || StoreUnavailable {
             detail: GONE.to_owned(),
         };
@@ -189,7 +189,7 @@ impl Drop for EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn apply(&self, command: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
-        self.ask(Work::Command(command)).await
+        self.command(Work::Command(command)).await
     }
 
     /// Wakes one waiter each time. A wake that finds nobody waiting is kept for the next one who comes.
