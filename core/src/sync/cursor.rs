@@ -52,6 +52,10 @@ impl Pass {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Where one calendar stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalendarCursor {
@@ -77,11 +81,11 @@ pub struct CalendarCursor {
     #[serde(default)]
     pub row_hash: u64,
     /// The day (since the epoch) whose full resyncs are counted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub resync_day: u64,
     /// Full resyncs on that day; the first sync is none.
-    #[serde(default)]
-    pub resyncs: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resyncs: u64,
     /// Not readable since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unavailable_since: Option<Timestamp>,
@@ -111,6 +115,7 @@ impl CalendarCursor {
 
     /// Counts one full resync against the day's budget; `false` if it is used up.
     pub fn spend_resync(&mut self, now: Timestamp, budget: u32) -> bool {
+        let budget = u64::from(budget);
         let day = now.since_ms(Timestamp::EPOCH) / DAY_MS;
         if self.resync_day != day {
             self.resync_day = day;
@@ -166,7 +171,11 @@ impl SyncCursor {
     /// The cursor as text.
     #[must_use]
     pub fn write(&self) -> String {
-        serde_json::to_string(self).expect("a map of plain values always becomes JSON")
+        let mut text =
+            serde_json::to_string(self).expect("a map of plain values always becomes JSON");
+        // One is kept for each user: what the writing left over is not.
+        text.shrink_to_fit();
+        text
     }
 }
 
