@@ -21,7 +21,7 @@
 //! # Rooms
 //!
 //! [`io`] is what goes in and out; [`settings`] what it is told at the start; `link` talks to the store and its clock;
-//! `ticks` fires schedules; `fan_out` lays users over a period; `jobs` runs leased jobs.
+//! `ticks` fires schedules; `fan_out` lays users over a period; `jobs` runs leased jobs and ends them.
 
 mod fan_out;
 pub mod io;

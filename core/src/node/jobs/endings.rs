@@ -1,0 +1,254 @@
+//! How jobs end: what the machine's last step means for the store, told in one command, and what its answer means.
+
+use super::{Ending, Work};
+use crate::failure::{Failure, FailureKind, LimitScope};
+use crate::node::Node;
+use crate::node::io::Notice;
+use crate::node::link::Purpose;
+use crate::queue::command::{
+    Command, Commit, CommitOutcome, LeaseRef, LeaseToken, ParkReason, Reply,
+};
+use crate::queue::state::JobKey;
+use crate::rng::uniform;
+use crate::sync::End;
+use crate::time::{MINUTE_MS, Timestamp};
+
+/// How long a source whose set-up is wrong is left alone, in milliseconds.
+const MISCONFIGURED_PAUSE_MS: u64 = 5 * MINUTE_MS;
+/// A job whose writes the graph refused as too old goes back for this long, in milliseconds.
+const FENCED_PAUSE_MS: u64 = 5_000;
+/// Added at random to a pause that a limit imposes, so that processes do not come back in step, in milliseconds.
+const LIMIT_JITTER_MS_MAX: u64 = 1_000;
+
+impl Node {
+    pub(super) fn sync_ended(&mut self, now: Timestamp, token: LeaseToken, end: End) {
+        let next_due_at = self.next_due_of(token);
+        let slot = &self.slots[&token];
+        let Work::Sync { machine, .. } = &slot.work else {
+            panic!("a fan-out is no sync")
+        };
+        if machine.tally().malformed_tokens > 0
+            && let JobKey::Sync { user, .. } = &slot.lease.key
+        {
+            let user = user.clone();
+            self.notice(Notice::MalformedToken { user });
+        }
+        match end {
+            End::Done { cursor, outcome } => {
+                let commit = Commit {
+                    cursor: Some(cursor),
+                    next_due_at,
+                    outcome: outcome.clone(),
+                };
+                self.end_job(now, token, Ending::Done(outcome), |lease| {
+                    Command::Complete { lease, commit }
+                });
+            }
+            End::Wait { until } => {
+                self.end_job(now, token, Ending::Released, |lease| Command::Release {
+                    lease,
+                    at: Some(until),
+                })
+            }
+            End::LeaseLost => {
+                // The graph has seen a larger token. If the store thinks this lease is live all the same (it lost
+                // tokens in a failover), a new lease, with a new token, is what helps; if not, it says so.
+                let at = Some(self.link.store_time(now).plus_ms(FENCED_PAUSE_MS));
+                self.end_job(now, token, Ending::Released, |lease| Command::Release {
+                    lease,
+                    at,
+                });
+            }
+            End::Failed(failure) => self.sync_failed(now, token, failure, next_due_at),
+        }
+    }
+
+    fn sync_failed(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        failure: Failure,
+        next_due_at: Option<Timestamp>,
+    ) {
+        let slot = &self.slots[&token];
+        let attempt = slot.attempt;
+        match failure.kind.clone() {
+            FailureKind::Limited {
+                scope,
+                retry_after_ms,
+            } => {
+                self.job_limited(now, token, scope, retry_after_ms, failure.detail);
+            }
+            FailureKind::Misconfigured => {
+                let Work::Sync { source, .. } = &slot.work else {
+                    panic!("a fan-out is no sync")
+                };
+                let source = source.clone();
+                self.notice(Notice::Misconfigured {
+                    source,
+                    detail: failure.detail.clone(),
+                });
+                let pause = Some(MISCONFIGURED_PAUSE_MS);
+                self.job_limited(now, token, LimitScope::Source, pause, failure.detail);
+            }
+            FailureKind::NotReady => {
+                let outcome = CommitOutcome::Skipped {
+                    note: failure.detail,
+                };
+                let commit = Commit {
+                    cursor: None,
+                    next_due_at,
+                    outcome: outcome.clone(),
+                };
+                self.end_job(now, token, Ending::Done(outcome), |lease| {
+                    Command::Complete { lease, commit }
+                });
+            }
+            FailureKind::Transient { retry_after_ms }
+                if !self.settings.backoff.exhausted(attempt) =>
+            {
+                let delay_ms =
+                    self.settings
+                        .backoff
+                        .delay_ms(attempt, retry_after_ms, &mut self.backoff_rng);
+                let at = self.link.store_time(now).plus_ms(delay_ms);
+                let error = failure.detail.clone();
+                self.end_job(now, token, Ending::Retried { failure, at }, |lease| {
+                    Command::Retry { lease, at, error }
+                });
+            }
+            kind => {
+                let park = (kind == FailureKind::Unauthorized).then_some(ParkReason::NeedsReauth);
+                let error = failure.detail.clone();
+                let ending = Ending::Failed {
+                    failure,
+                    parked: park.is_some(),
+                };
+                self.end_job(now, token, ending, |lease| Command::Fail {
+                    lease,
+                    error,
+                    next_due_at,
+                    park,
+                });
+            }
+        }
+    }
+
+    fn job_limited(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        scope: LimitScope,
+        retry_after_ms: Option<u64>,
+        detail: String,
+    ) {
+        let jitter_ms = uniform(&mut self.backoff_rng, LIMIT_JITTER_MS_MAX);
+        let reason = detail.clone();
+        self.end_job(now, token, Ending::Limited { scope, detail }, |lease| {
+            Command::Limited {
+                lease,
+                scope,
+                retry_after_ms,
+                jitter_ms,
+                reason,
+            }
+        });
+    }
+
+    pub(super) fn end_job(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        ending: Ending,
+        command: impl FnOnce(LeaseRef) -> Command,
+    ) {
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("a job that ends has a slot");
+        assert!(slot.ending.is_none(), "a job ends once");
+        slot.ending = Some(ending);
+        let command = command(slot.lease.clone());
+        let effect = slot.effect.take();
+        self.cancel_work(token, effect);
+        self.send_store(now, Purpose::Job(token), command);
+    }
+
+    pub(super) fn ending_acknowledged(&mut self, now: Timestamp, token: LeaseToken, reply: Reply) {
+        let slot = self
+            .slots
+            .remove(&token)
+            .expect("an ending belongs to a slot");
+        let key = slot.lease.key;
+        let notice = match slot.ending.expect("checked by the caller") {
+            Ending::Done(outcome) => Notice::JobDone {
+                key,
+                outcome,
+                duration_ms: now.since_ms(slot.started_at),
+            },
+            Ending::Retried { failure, at } => Notice::JobRetried { key, failure, at },
+            Ending::Failed { failure, parked } => Notice::JobFailed {
+                key,
+                failure,
+                parked,
+            },
+            Ending::Released => Notice::JobReleased { key },
+            Ending::Limited { scope, detail } => {
+                let until = match reply {
+                    Reply::GateClosed { until } => until,
+                    _ => self.link.store_time(now),
+                };
+                if let (LimitScope::Source, JobKey::Sync { source, .. }) = (scope, &key) {
+                    self.gates.insert(source.clone(), until);
+                }
+                Notice::Limited {
+                    key,
+                    scope,
+                    until,
+                    detail,
+                }
+            }
+        };
+        self.notice(notice);
+        self.slot_freed(now);
+    }
+
+    /// The store will not take this. The lease is still ours, so the job must not just be dropped: it would be given to
+    /// us again for ever.
+    pub(super) fn store_refused(&mut self, now: Timestamp, token: LeaseToken, detail: String) {
+        self.notice(Notice::Refused {
+            detail: detail.clone(),
+        });
+        let slot = self
+            .slots
+            .get_mut(&token)
+            .expect("the caller has just seen it");
+        if matches!(slot.ending, Some(Ending::Failed { .. })) {
+            // Not even that it failed is taken: the lease ends by itself, and stalls are counted.
+            self.slots.remove(&token);
+            self.slot_freed(now);
+            return;
+        }
+        slot.ending = None;
+        let ending = Ending::Failed {
+            failure: Failure::permanent(detail.clone()),
+            parked: false,
+        };
+        let next_due_at = self.next_due_of(token);
+        self.end_job(now, token, ending, |lease| Command::Fail {
+            lease,
+            error: detail,
+            next_due_at,
+            park: None,
+        });
+    }
+
+    /// When the user of this job is due again.
+    fn next_due_of(&self, token: LeaseToken) -> Option<Timestamp> {
+        let slot = &self.slots[&token];
+        match &slot.work {
+            Work::Sync { source, .. } => self.next_due(source, slot.nominal_at?),
+            Work::FanOut(_) => None,
+        }
+    }
+}
