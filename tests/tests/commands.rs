@@ -251,6 +251,28 @@ fn a_revoked_grant_parks_the_user_and_costs_one_token_call() {
 }
 
 #[test]
+fn who_is_taken_out_of_the_configuration_is_not_synced_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 2, 5);
+    KalendsToml::of(&google).write(folder.path());
+    let mut process = Process::start(folder.path(), &["run"]);
+    process.wait_for_log("ready");
+    wait_until("both are synced", || {
+        status(folder.path())["completed_total"].as_u64() >= Some(2)
+    });
+    process.stop();
+    let stays = google.users().remove(0);
+    KalendsToml::new(&google.url)
+        .user(&stays.email, &stays.refresh_token, None)
+        .write(folder.path());
+    let mut process = Process::start(folder.path(), &["run"]);
+    process.wait_for_log("no longer configured");
+    process.wait_for_log("ready");
+    process.stop();
+    assert_eq!(status(folder.path())["sources"][0]["users"], 1);
+}
+
+#[test]
 fn nobody_who_reads_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(1, 2, 5);

@@ -339,6 +339,29 @@ async fn a_waiter_is_woken_when_there_is_something_to_claim() {
 }
 
 #[tokio::test]
+async fn what_a_killed_process_had_leased_is_claimed_again_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.apply(define()).await.unwrap();
+    store.apply(enroll(vec![user("ada")])).await.unwrap();
+    let job = enqueue(vec![user("ada")], Timestamp::from_ms(NOW_MS));
+    store.apply(job).await.unwrap();
+    store.apply(claim(1)).await.unwrap();
+    // The clock stands still: no lease runs out.
+    drop(store);
+    let store = open(directory.path());
+    assert_eq!(store.recover_orphans().await, Ok(1));
+    let Reply::Claimed { leases, .. } = store.apply(claim(1)).await.unwrap().value else {
+        panic!("a claim was not answered");
+    };
+    assert_eq!(leases.len(), 1);
+    assert_eq!(
+        leases[0].attempt, 1,
+        "it counts as a stall, not as an attempt"
+    );
+}
+
+#[tokio::test]
 async fn a_reader_looks_on_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let missing = EmbeddedStore::open_read_only(directory.path(), TestClock::at(0));
