@@ -235,7 +235,7 @@ fn attendees(row: &EventRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kalends_core::graph::{Attendee, Person, SnapshotEvent};
+    use kalends_core::graph::SnapshotEvent;
     use kalends_core::id::CalendarId;
 
     use super::*;
