@@ -100,7 +100,7 @@ async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
         return serve(listener, emulator).await;
     };
     let every = Duration::from_secs(u64::from(every_s));
-    let played = tokio::spawn(play(Arc::clone(&emulator), every, |text| say(text)));
+    let played = tokio::spawn(play(Arc::clone(&emulator), every, say));
     let served = serve(listener, emulator).await;
     played.abort();
     served
