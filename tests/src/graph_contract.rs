@@ -379,7 +379,17 @@ async fn a_contact_gets_a_new_name_and_keeps_it(case: &Case<'_>) {
         }),
         ..event(id, 1)
     };
-    let name = |snapshot: GraphSnapshot| snapshot.contacts[0].name.clone();
+    // The contact's, and so that of everybody in every event who is this person.
+    let name = |snapshot: GraphSnapshot| {
+        let name = snapshot.contacts[0].name.clone();
+        for event in &snapshot.events {
+            let guests = event.row.attendees.iter().map(|guest| &guest.person);
+            for person in guests.chain(&event.row.organizer) {
+                assert_eq!(person.name, name, "in event {}", event.row.id);
+            }
+        }
+        name
+    };
     case.apply(&[named("a", None)], &[]).await;
     assert_eq!(name(case.snapshot().await), None);
     case.apply(&[named("b", Some("Ada"))], &[]).await;
@@ -388,6 +398,13 @@ async fn a_contact_gets_a_new_name_and_keeps_it(case: &Case<'_>) {
     assert_eq!(name(case.snapshot().await).as_deref(), Some("Ada"));
     case.apply(&[named("d", Some("Ada L."))], &[]).await;
     assert_eq!(name(case.snapshot().await).as_deref(), Some("Ada L."));
+    // Two names in one event: the organiser's counts. Two in one batch: the later event's.
+    let mut both = attended(named("e", Some("A. Lovelace")), &["ada@example.com"]);
+    case.apply(&[both.clone()], &[]).await;
+    assert_eq!(name(case.snapshot().await).as_deref(), Some("A. Lovelace"));
+    both.id = "f".to_owned();
+    case.apply(&[both, named("g", Some("Lady L."))], &[]).await;
+    assert_eq!(name(case.snapshot().await).as_deref(), Some("Lady L."));
 }
 
 async fn contacts_that_nothing_refers_to_are_removed(case: &Case<'_>) {

@@ -7,7 +7,7 @@ use kalends_core::graph::{EventRow, Person, contact_uid};
 use rusqlite::{OptionalExtension, params};
 
 use super::graph_write::{Batch, WriteError, belongs};
-use super::properties::{ContactProperties, attendee_text, contact_text, organizer_text};
+use super::properties::{ContactProperties, ORGANIZER_TEXT, attendee_text, contact_text};
 
 /// A contact as this batch knows it.
 pub(super) struct Contact {
@@ -42,13 +42,14 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn write_people(&mut self, node: i64, row: &'a EventRow) -> Result<(), WriteError> {
-        if let Some(organizer) = &row.organizer {
-            let contact = self.contact(organizer)?;
-            self.write_edge("ORGANIZED_BY", node, contact, &organizer_text(organizer))?;
-        }
         for attendee in &row.attendees {
             let contact = self.contact(&attendee.person)?;
             self.write_edge("ATTENDED_BY", node, contact, &attendee_text(attendee))?;
+        }
+        // Last, so that of two names of one person in one event the organiser's stays, in every graph.
+        if let Some(organizer) = &row.organizer {
+            let contact = self.contact(organizer)?;
+            self.write_edge("ORGANIZED_BY", node, contact, ORGANIZER_TEXT)?;
         }
         Ok(())
     }

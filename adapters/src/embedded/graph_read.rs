@@ -172,12 +172,12 @@ fn people(
         let contact: String = row.get(3)?;
         let contact: ContactProperties<'_> =
             serde_json::from_str(&contact).map_err(|_| ReadError::Malformed(uid.clone()))?;
-        let read = attendee(
-            &props,
-            suffix(&uid, &prefix)?,
-            contact.email.map(Into::into),
-        )
-        .map_err(|_| ReadError::Malformed(uid))?;
+        let person = Person {
+            key: suffix(&uid, &prefix)?,
+            email: contact.email.map(Into::into),
+            name: contact.name.map(Into::into),
+        };
+        let read = attendee(&props, person).map_err(|_| ReadError::Malformed(uid))?;
         match edge_type.as_str() {
             "ORGANIZED_BY" => event.organizer = Some(read.person),
             "ATTENDED_BY" => event.attendees.push(read),

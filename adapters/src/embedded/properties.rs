@@ -181,7 +181,7 @@ pub(super) fn event_row(
     })
 }
 
-/// An attendee's or organiser's edge. The name is the one this event gives; the contact keeps the latest of all.
+/// An attendee's edge. What is known of the person stands on the contact; an organiser's edge has nothing to add.
 #[derive(Serialize, Deserialize)]
 struct EdgeProperties<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,9 +192,10 @@ struct EdgeProperties<'a> {
     resource: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     is_self: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    name: Option<Cow<'a, str>>,
 }
+
+/// The JSON of an organiser's edge.
+pub(super) const ORGANIZER_TEXT: &str = "{}";
 
 /// The JSON of an attendee's edge.
 pub(super) fn attendee_text(attendee: &Attendee) -> String {
@@ -203,37 +204,17 @@ pub(super) fn attendee_text(attendee: &Attendee) -> String {
         optional: attendee.optional,
         resource: attendee.resource,
         is_self: attendee.is_self,
-        name: borrowed(attendee.person.name.as_ref()),
-    })
-}
-
-/// The JSON of an organiser's edge.
-pub(super) fn organizer_text(person: &Person) -> String {
-    to_json(&EdgeProperties {
-        response_status: None,
-        optional: false,
-        resource: false,
-        is_self: false,
-        name: borrowed(person.name.as_ref()),
     })
 }
 
 /// Reads an edge back; for an organiser only the person has a meaning.
 ///
 /// # Errors
-/// If the text is not what [`attendee_text`] or [`organizer_text`] writes.
-pub(super) fn attendee(
-    props: &str,
-    key: String,
-    email: Option<String>,
-) -> serde_json::Result<Attendee> {
+/// If the text is not what [`attendee_text`] writes, nor [`ORGANIZER_TEXT`].
+pub(super) fn attendee(props: &str, person: Person) -> serde_json::Result<Attendee> {
     let read: EdgeProperties<'_> = serde_json::from_str(props)?;
     Ok(Attendee {
-        person: Person {
-            key,
-            email,
-            name: owned(read.name),
-        },
+        person,
         response_status: owned(read.response_status).unwrap_or_default(),
         optional: read.optional,
         resource: read.resource,

@@ -253,7 +253,8 @@ pub struct GraphSnapshot {
 pub struct SnapshotEvent {
     /// The calendar it belongs to.
     pub calendar: CalendarId,
-    /// The event; `series_until_ms` is not stored and is `None` here.
+    /// The event; `series_until_ms` is not stored and is `None` here. A person has one name in a graph, the latest that
+    /// was given, whichever event gave it.
     pub row: EventRow,
     /// The generation at which it was last written.
     pub generation: u64,
