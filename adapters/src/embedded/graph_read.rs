@@ -117,7 +117,7 @@ fn calendars(
         .map(|(node, uid, props)| {
             let id = CalendarId::new(&suffix(&uid, &prefix)?)
                 .map_err(|_| ReadError::Malformed(uid.clone()))?;
-            debug_assert_eq!(uid, calendar_uid(user, &id));
+            assert_eq!(uid, calendar_uid(user, &id));
             let row = calendar_row(id, &props).map_err(|_| ReadError::Malformed(uid))?;
             Ok((node, row))
         })

@@ -100,7 +100,8 @@ pub struct SourceSettings {
     pub keep_completed: u32,
     /// How many dead letters are kept.
     pub keep_failed: u32,
-    /// How often a lease may expire on one job before it is given up: the bound on a job that kills its process.
+    /// How often a lease may expire on one job, without progress in between, before it is given up: the bound on a job
+    /// that kills its process.
     pub stalls_max: u32,
 }
 
