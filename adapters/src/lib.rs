@@ -3,4 +3,5 @@
 pub mod embedded;
 pub mod google;
 pub mod neo4j;
+pub mod redis;
 pub mod secret;
