@@ -8,7 +8,7 @@ use crate::policy::limit::Limit;
 use crate::time::Timestamp;
 
 /// Rows of users' requests that are dropped in one claim at the most.
-const USER_FLOWS_DROPPED_MAX: usize = 1_000;
+const USER_FLOWS_DROPPED_MAX: usize = 100;
 
 impl Queue {
     pub(super) fn meta(&self) -> MetaRow {
@@ -130,7 +130,7 @@ impl Queue {
         Some(row)
     }
 
-    /// Drops rows of users' requests that count no more.
+    /// Drops rows of users' requests that count no more. It is seen by nobody, so it does not count as a change.
     pub(super) fn drop_user_flows(&mut self, now: Timestamp) {
         for _ in 0..USER_FLOWS_DROPPED_MAX {
             let Some((empty_at, key)) = self.index.user_flows.first().cloned() else {
@@ -139,18 +139,19 @@ impl Queue {
             if empty_at > now {
                 return;
             }
-            let mut row = self
-                .remove_user_flow(&key)
-                .expect("an indexed row is there");
+            self.index.user_flows.pop_first();
+            let row = self.user_flows.get(&key).cloned();
+            let mut row = row.expect("an indexed row is there");
             let settings = self.sources.get(&key.0).map(|source| &source.settings);
-            let Some(limit) = settings.and_then(|settings| settings.requests_user) else {
-                continue;
-            };
-            row.empty_at = row.requests.opens_at(now, &limit, limit.count);
+            let limit = settings.and_then(|settings| settings.requests_user);
+            row.empty_at =
+                limit.map_or(now, |limit| row.requests.opens_at(now, &limit, limit.count));
             if row.empty_at > now {
                 // A longer window was set since, or the clock stepped back.
                 self.index.user_flows.insert((row.empty_at, key.clone()));
-                self.user_flows.insert(&key, row);
+                self.user_flows.insert_unseen(&key, row);
+            } else {
+                self.user_flows.remove_unseen(&key);
             }
         }
     }

@@ -102,7 +102,7 @@ impl Model {
         if self.latest.since_ms(now) > 1_000 {
             self.step_back(now);
         }
-        self.answer(now, command)
+        self.answer(now, command.with_times_kept())
     }
 
     /// The last command changed something, so a step back of the clock is measured against it.
