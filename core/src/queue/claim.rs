@@ -4,7 +4,8 @@
 //! reply was lost), then starts fan-outs in their own lane, then syncs: source by source, each as far as its pause,
 //! gate, limits and ramp allow. Those are asked once for the source, never once for each job.
 //!
-//! Every part of it is bounded. Whatever a bound left over is there for the next claim, and the reply says "now".
+//! Every part of it is bounded. Who is ready and could start but for such a bound is there for the next claim, and the
+//! reply says "now".
 
 use std::collections::BTreeSet;
 

@@ -6,6 +6,11 @@
 //!
 //! It knows the command language only: any store can be driven with it, and compared with the queue after each command.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the names and patterns in here are good ones"
+)]
+
 mod met;
 
 use std::collections::BTreeMap;
@@ -157,7 +162,7 @@ impl Fleet {
     /// Hears the reply to the command of `step`, unless it is lost.
     pub(crate) fn hear(&mut self, step: Step, command: Command, reply: Reply) {
         match &reply {
-            Reply::Claimed { leases, .. } if step.1 % 5 > 0 => {
+            Reply::Claimed { leases, .. } if !step.1.is_multiple_of(5) => {
                 let leases = leases.iter().map(|lease| lease.lease.clone());
                 self.leases.extend(leases);
             }
