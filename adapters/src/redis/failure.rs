@@ -16,13 +16,13 @@ const SERVER_TEXT_LENGTH_MAX: usize = 200;
 
 /// Why a call brought no answer of use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CallError {
+pub struct CallError {
     /// What happened and what to do, without secrets.
-    pub(super) detail: String,
+    pub detail: String,
     /// The code of the server's answer (`OOM`, `READONLY`, one that a script gave), if there was an answer.
-    pub(super) code: Option<String>,
+    pub code: Option<String>,
     /// Whether an operator must act; else it may pass by itself.
-    pub(super) is_refusal: bool,
+    pub is_refusal: bool,
 }
 
 impl CallError {
@@ -53,6 +53,14 @@ impl CallError {
         }
     }
 }
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for CallError {}
 
 impl From<CallError> for Unusable {
     fn from(error: CallError) -> Unusable {

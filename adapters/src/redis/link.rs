@@ -15,6 +15,9 @@
 
 pub(super) mod dial;
 
+pub use super::failure::CallError;
+pub use super::wake::Wake;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,15 +26,15 @@ use redis::{RedisError, Script, ToRedisArgs, Value};
 use self::dial::{Connection, Dialer, OnPush};
 use super::BadAddress;
 use super::check::{self, Checked};
-use super::failure::{CallError, ends_connection};
+use super::failure::ends_connection;
 use super::settings::RedisSettings;
 
 /// A call that its caller gave up after this long makes the connection suspect: it may be dead, and no later caller may
 /// have more patience.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module's text.
-pub(super) struct Link {
+/// The way to one server: see the module's text. Shared by reference.
+pub struct Link {
     dialer: Arc<Dialer>,
     prefix: String,
     live: Mutex<Option<Connection>>,
@@ -60,7 +63,7 @@ impl Link {
     ///
     /// # Errors
     /// If the settings cannot be understood.
-    pub(super) fn new(settings: &RedisSettings) -> Result<Link, BadAddress> {
+    pub fn new(settings: &RedisSettings) -> Result<Link, BadAddress> {
         Ok(Link {
             dialer: Arc::new(Dialer::new(settings, check::format_key(&settings.prefix))?),
             prefix: settings.prefix.clone(),
@@ -69,9 +72,10 @@ impl Link {
         })
     }
 
-    /// How this link connects, for others that need a connection of their own.
-    pub(super) fn dialer(&self) -> Arc<Dialer> {
-        Arc::clone(&self.dialer)
+    /// A listener for what is published to the prefix's wake-up channel, on a connection of its own.
+    #[must_use]
+    pub fn wake(&self) -> Wake {
+        Wake::new(Arc::clone(&self.dialer), &self.prefix)
     }
 
     /// Runs `script`, all of whose keys have the prefix's hash tag. Connects first if need be. If the server does not
@@ -79,7 +83,7 @@ impl Link {
     ///
     /// # Errors
     /// If no answer came, in which case the script may have been run; or if the server, or the script, answered an error.
-    pub(super) async fn call(
+    pub async fn call(
         &self,
         script: &Script,
         keys: &[impl ToRedisArgs],
@@ -103,7 +107,7 @@ impl Link {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub(super) async fn check(&self) -> Result<(), CallError> {
+    pub async fn check(&self) -> Result<(), CallError> {
         let Some(connection) = self.live() else {
             return self.connection().await.map(drop);
         };

@@ -2,7 +2,7 @@
 
 mod check;
 mod failure;
-mod link;
+pub mod link;
 mod settings;
 mod wake;
 
