@@ -6,6 +6,7 @@
 //! with user or password. The codes are those of Redis's own source (`server.c`, `createSharedObjects`, and `acl.c`).
 
 use std::io;
+use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
@@ -79,6 +80,7 @@ impl From<CallError> for Unusable {
 /// certificate that is not trusted. All else may pass.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     match code_of(error) {
+        Some("ERR") => is_bad_database(error),
         Some(code) => matches!(
             code,
             "WRONGPASS" | "NOAUTH" | "NOPERM" | "READONLY" | "WRONGTYPE" | "NOPROTO"
@@ -127,9 +129,19 @@ fn is_bad_certificate(error: &RedisError) -> bool {
 }
 
 fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .map(io::Error::kind)
+    // The library keeps what it met in an `Arc`, which is what its `source` gives.
+    let source = std::error::Error::source(error)?;
+    let met = match source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>() {
+        Some(shared) => shared.downcast_ref::<io::Error>(),
+        None => source.downcast_ref::<io::Error>(),
+    };
+    met.map(io::Error::kind)
+}
+
+/// Whether a plain `ERR` is about the database number: there is no such one, or, in a Cluster, only 0.
+fn is_bad_database(error: &RedisError) -> bool {
+    let text = error.detail().unwrap_or_default();
+    text.contains("DB index is out of range") || text.contains("SELECT is not allowed")
 }
 
 fn explain(error: &RedisError, address: &str) -> String {
@@ -192,6 +204,9 @@ fn explain(error: &RedisError, address: &str) -> String {
         "WRONGTYPE" => format!(
             "keys of this prefix in Redis at {address} are of another kind (WRONGTYPE): another program uses them, choose \
              another prefix"
+        ),
+        "ERR" if is_bad_database(error) => format!(
+            "Redis at {address} has no database of this number ({text}): correct the number at the address's end"
         ),
         _ => format!(
             "Redis at {address} answers {}: {text}",
@@ -343,6 +358,12 @@ mod tests {
             (
                 "WRONGTYPE Operation against a key",
                 "another prefix",
+                true,
+                false,
+            ),
+            (
+                "ERR DB index is out of range",
+                "correct the number",
                 true,
                 false,
             ),

@@ -130,7 +130,10 @@ async fn listen_once(
     loop {
         tokio::select! {
             () = lost.notified() => {
-                return CallError::away(format!("the connection to Redis at {} was closed", connection.address));
+                // On the way to the master others may have been dialled, and their loss is none.
+                if connection.is_lost() {
+                    return CallError::away(format!("the connection to Redis at {} was closed", connection.address));
+                }
             }
             () = tokio::time::sleep(PING_EVERY) => {
                 if let Err(error) = connection.ask::<redis::Value>(&redis::cmd("PING")).await {
