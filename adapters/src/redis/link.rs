@@ -99,7 +99,7 @@ impl Link {
         let connection = self.connection().await?;
         let unanswered = Unanswered::new(&connection);
         let answer = invocation.invoke_async(&mut connection.handle()).await;
-        unanswered.is_answered();
+        unanswered.answered();
         answer.map_err(|error| failed(&connection, &error))
     }
 
@@ -201,7 +201,7 @@ impl<'a> Unanswered<'a> {
         }
     }
 
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.connection = None;
     }
 }
