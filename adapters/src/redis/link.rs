@@ -2,16 +2,15 @@
 //!
 //! Problem: a server restarts, hangs, fails over, forgets its scripts, or is not there yet; the core asks again by its
 //! own backoff and wants a prompt and honest answer each time. Idea: there is either one live connection or none. A call
-//! uses it, or makes it first. Whatever shows that the connection is of no more use (see
-//! [`ends_connection`](super::failure::ends_connection)) ends it for everybody, and the next call makes a new one. So
-//! there is no loop, no wait and no background task here, and nothing is sent again behind the core's back: the one
-//! exception is `EVALSHA` after `NOSCRIPT`, which was not executed.
+//! uses it, or makes it first. Whatever shows that the connection is of no more use (`ends_connection` knows) ends it for
+//! everybody, and the next call makes a new one. So there is no loop, no wait and no background task here, and nothing is
+//! sent again behind the core's back: the one exception is `EVALSHA` after `NOSCRIPT`, which was not executed.
 //!
 //! Invariants:
 //! - No lock is held while an answer is awaited: concurrent calls are pipelined, and what is asked at the same moment
 //!   leaves in one write.
 //! - Only one call connects; the others wait for its result and share its failure.
-//! - A connection is used only after the server behind it passed the [`check`](super::check).
+//! - A connection is used only after the server behind it passed the check of its role, memory policy and format.
 
 pub(super) mod dial;
 
