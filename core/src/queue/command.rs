@@ -25,10 +25,10 @@ pub const CURSOR_BYTES_MAX: usize = 256 * 1024;
 /// A lease may last at most this long, in milliseconds.
 pub const LEASE_MS_MAX: u64 = 60 * 60 * 1_000;
 
-/// Stores keep times exactly up to this, and down to its negative, in milliseconds from 1970: 2^53 - 1, the whole numbers
-/// that a store which counts in floating point still tells apart. That is 285,000 years to either side. A command's time
-/// beyond is taken for the last one that is kept ([`Command::with_times_kept`]).
-pub const TIME_MS_MAX: i64 = 9_007_199_254_740_991;
+/// Stores keep times exactly up to this, and down to its negative, in milliseconds from 1970: 2^52 - 1, so that a store
+/// which counts in floating point still tells two times and their distance apart. That is 142,000 years to either side.
+/// A command's time beyond is taken for the last one that is kept ([`Command::with_times_kept`]).
+pub const TIME_MS_MAX: i64 = 4_503_599_627_370_495;
 
 /// A fencing token: only ever grows within a store, and from one store to the next.
 ///

@@ -146,7 +146,7 @@ impl Model {
             let of = sources.find(|one| one.name == user.source).unwrap();
             let left = |limit: &Limit| {
                 let by = before.minus_ms(1_000);
-                user.requests.opens_at(by, limit, limit.count) <= by
+                user.requests.available(by, limit) == limit.count
             };
             if of.settings.requests_user.as_ref().is_none_or(left) {
                 user.requests = SlidingWindow::new();
