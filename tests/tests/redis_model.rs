@@ -46,12 +46,7 @@ impl Bench<'_> {
         let applied = self.store.apply_at(Some(now), command.clone());
         let stamped = self.runtime.block_on(applied);
         let stamped = stamped.unwrap_or_else(|error| panic!("{error}, to {command:?}"));
-        assert_eq!(
-            stamped.value,
-            expected,
-            "at {} to {command:?}",
-            now.as_ms()
-        );
+        assert_eq!(stamped.value, expected, "at {} to {command:?}", now.as_ms());
         assert_eq!(stamped.now, now);
         expected
     }

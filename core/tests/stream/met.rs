@@ -106,7 +106,10 @@ impl Met {
     }
 
     /// Adds what another run met.
-    #[allow(dead_code, reason = "not every test that drives streams runs them side by side")]
+    #[allow(
+        dead_code,
+        reason = "not every test that drives streams runs them side by side"
+    )]
     pub(crate) fn add(&self, other: Met) {
         let mut counts = self.counts.borrow_mut();
         for (outcome, count) in other.counts.into_inner() {
@@ -121,7 +124,6 @@ impl Met {
             println!("{count:>9}  {outcome}");
         }
     }
-
 
     fn meet(&self, outcome: &str) {
         *self.counts.borrow_mut().entry(outcome.into()).or_default() += 1;
