@@ -407,7 +407,7 @@ fn a_fan_out_whose_process_died_in_the_middle_goes_on_where_it_stopped() {
     let before = stats(&mut world);
     assert_eq!(
         before.waiting + before.delayed + before.active,
-        1_000 + 1,
+        2 * 250 + 1,
         "two pages and itself"
     );
     world.start(settings("b", 0), 0);
