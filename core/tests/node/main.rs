@@ -1,6 +1,7 @@
 //! Nodes in a small world: each test is a fault and its expected outcome.
 #![allow(clippy::unwrap_used, missing_docs)] // a test crate: a failed unwrap is a failed test
 
+mod slots;
 mod world;
 
 use std::cell::Cell;
