@@ -62,7 +62,7 @@ struct Bench {
     now_us: u64,
     fetch_us: u64,
     rng: KalendsRng,
-    pending: BTreeMap<(u64, EffectId), EffectResult>,
+    pending: BTreeMap<(u64, EffectId), Box<EffectResult>>,
     done: usize,
     done_us: u64,
     claims: u32,
@@ -204,6 +204,7 @@ impl Bench {
                 break;
             }
             let ((_, id), result) = entry.remove_entry();
+            let result = *result;
             self.node
                 .handle_input(self.now(), Input::Done { id, result });
         }
@@ -231,7 +232,8 @@ impl Bench {
                 (0, EffectResult::Graph(Ok(written)))
             }
         };
-        self.pending.insert((self.now_us + after_us, id), result);
+        let at_us = self.now_us + after_us;
+        self.pending.insert((at_us, id), Box::new(result));
     }
 }
 

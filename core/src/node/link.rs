@@ -91,7 +91,8 @@ impl InFlight {
 /// The effects under way: at most a few for the node itself and one for each job that it holds.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    in_flight: BTreeMap<EffectId, InFlight>,
+    /// Boxed, as the map moves its entries about when one comes or goes.
+    in_flight: BTreeMap<EffectId, Box<InFlight>>,
     deadlines: BTreeSet<(Timestamp, EffectId)>,
     last: u64,
 }
@@ -115,7 +116,7 @@ impl Effects {
             timeout_ms,
             deadline,
         };
-        self.in_flight.insert(id, effect);
+        self.in_flight.insert(id, Box::new(effect));
         self.deadlines.insert((deadline, id));
         id
     }
@@ -123,7 +124,7 @@ impl Effects {
     pub(super) fn end(&mut self, id: EffectId) -> Option<InFlight> {
         let ended = self.in_flight.remove(&id)?;
         self.deadlines.remove(&(ended.deadline, id));
-        Some(ended)
+        Some(*ended)
     }
 
     /// Takes out one effect whose deadline has come.

@@ -93,7 +93,8 @@ impl Count {
 /// All jobs that are here.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    by_token: BTreeMap<LeaseToken, Slot>,
+    /// Boxed, as the map moves its entries about when one comes or goes.
+    by_token: BTreeMap<LeaseToken, Box<Slot>>,
     running: Count,
     ending: Count,
 }
@@ -102,7 +103,7 @@ impl Slots {
     /// A job begins.
     pub(super) fn insert(&mut self, slot: Slot) {
         *self.running.of(&slot.work) += 1;
-        let before = self.by_token.insert(slot.lease.token, slot);
+        let before = self.by_token.insert(slot.lease.token, Box::new(slot));
         assert!(before.is_none(), "a token names one lease");
     }
 
@@ -138,15 +139,15 @@ impl Slots {
             &mut self.running
         };
         *count.of(&slot.work) -= 1;
-        Some(slot)
+        Some(*slot)
     }
 
     pub(super) fn get(&self, token: LeaseToken) -> Option<&Slot> {
-        self.by_token.get(&token)
+        self.by_token.get(&token).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, token: LeaseToken) -> Option<&mut Slot> {
-        self.by_token.get_mut(&token)
+        self.by_token.get_mut(&token).map(Box::as_mut)
     }
 
     /// The job that a step of its own concerns.
