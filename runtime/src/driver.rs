@@ -13,6 +13,10 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::clock::SteadyClock;
 
+/// So many results at the most are told to the node before it is asked again what to do: those that came together are
+/// followed by one claim for all of them.
+const BURST_MAX: usize = 128;
+
 /// What a node works with.
 #[derive(Clone)]
 pub struct Ports {
@@ -46,13 +50,16 @@ pub async fn drive(
     effects: Arc<Effects>,
     mut observe: impl FnMut(&Node, &Notice),
 ) {
+    let ports = Arc::new(ports);
+    let store = Arc::clone(&ports.store);
+    let mut woken = store.wait_for_wake();
     let mut tasks: JoinSet<EffectResult> = JoinSet::new();
     let mut running = Running::default();
     loop {
         let wake_at = loop {
             match node.poll_output() {
                 Output::Effect { id, op } => {
-                    let handle = tasks.spawn(perform(ports.clone(), op, Arc::clone(&effects)));
+                    let handle = tasks.spawn(perform(Arc::clone(&ports), op, Arc::clone(&effects)));
                     running.begin(id, handle);
                 }
                 Output::Cancel { id } => running.cancel(id),
@@ -64,19 +71,31 @@ pub async fn drive(
         let input = tokio::select! {
             Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => running.end(ended),
             () = tokio::time::sleep(clock.wait_until(wake_at)) => None,
-            () = ports.store.wait_for_wake() => Some(Input::Wake),
+            () = &mut woken => {
+                woken = store.wait_for_wake();
+                Some(Input::Wake)
+            }
             Ok(()) = shutdown.changed() => {
                 shutdown.borrow_and_update().map(|deadline| Input::Shutdown { deadline })
             }
         };
+        let now = clock.now();
         match input {
-            Some(input) => node.handle_input(clock.now(), input),
-            None => node.handle_timeout(clock.now()),
+            Some(input) => node.handle_input(now, input),
+            None => node.handle_timeout(now),
+        }
+        for _ in 1..BURST_MAX {
+            let Some(ended) = tasks.try_join_next_with_id() else {
+                break;
+            };
+            if let Some(input) = running.end(ended) {
+                node.handle_input(now, input);
+            }
         }
     }
 }
 
-async fn perform(ports: Ports, op: Op, effects: Arc<Effects>) -> EffectResult {
+async fn perform(ports: Arc<Ports>, op: Op, effects: Arc<Effects>) -> EffectResult {
     match op {
         Op::Store(command) => {
             effects.store.fetch_add(1, Ordering::Relaxed);

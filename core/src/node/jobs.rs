@@ -1,4 +1,4 @@
-//! Leased jobs: a machine a slot, driven step by step, until its end has been told to the store.
+//! Leased jobs: a machine a slot, driven step by step, until its end has been acknowledged by the store.
 
 mod endings;
 
@@ -6,6 +6,7 @@ use super::Node;
 use super::fan_out::FanOut;
 use super::io::{EffectId, EffectResult, Notice, Op, Output};
 use super::link::{EffectKind, Purpose};
+use super::slots::{Ending, Slot, Work};
 use crate::failure::{Failure, FailureKind, LimitScope};
 use crate::id::SourceName;
 use crate::policy::overload::overload;
@@ -19,57 +20,14 @@ use crate::time::{MINUTE_MS, Timestamp};
 /// A job that this process cannot do goes back for this long, in milliseconds.
 const FOREIGN_JOB_MS: u64 = MINUTE_MS;
 
-#[derive(Debug)]
-enum Work {
-    Sync {
-        source: SourceName,
-        machine: Box<SyncMachine>,
-    },
-    FanOut(FanOut),
-}
-
-/// How a job ends, told to the store and not yet acknowledged.
-#[derive(Debug)]
-enum Ending {
-    Done(CommitOutcome),
-    Retried { failure: Failure, at: Timestamp },
-    Failed { failure: Failure, parked: bool },
-    Limited { scope: LimitScope, detail: String },
-    Released,
-}
-
-/// One job that runs here.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) lease: LeaseRef,
-    attempt: u32,
-    nominal_at: Option<Timestamp>,
-    /// On the driver's clock.
-    started_at: Timestamp,
-    work: Work,
-    /// The effect under way, if one is; a command that waits for the store is none.
-    pub(super) effect: Option<EffectId>,
-    ending: Option<Ending>,
-}
-
-impl Slot {
-    pub(super) fn is_fan_out(&self) -> bool {
-        matches!(self.work, Work::FanOut(_))
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        self.ending.is_some()
-    }
-}
-
 impl Node {
     pub(super) fn start_job(&mut self, now: Timestamp, lease: Lease) {
         let token = lease.lease.token;
-        if self.slots.contains_key(&token) {
+        if self.slots.get(token).is_some() {
             return;
         }
         if self.slots.is_empty() {
-            self.heartbeat.at = now.plus_ms(self.settings.lease_ms / 3);
+            self.heartbeat.begin(now, self.settings.lease_ms);
         }
         let Some(work) = self.work_of(now, &lease) else {
             self.send_foreign_back(now, lease.lease);
@@ -79,16 +37,8 @@ impl Node {
             key: lease.lease.key.clone(),
             attempt: lease.attempt,
         });
-        let slot = Slot {
-            lease: lease.lease,
-            attempt: lease.attempt,
-            nominal_at: lease.nominal_at,
-            started_at: now,
-            work,
-            effect: None,
-            ending: None,
-        };
-        self.slots.insert(token, slot);
+        let slot = Slot::new(lease.lease, lease.attempt, lease.nominal_at, now, work);
+        self.slots.insert(slot);
         if self.shutdown.is_some() {
             // The claim was under way when the shutdown came.
             self.end_job(now, token, Ending::Released, |lease| Command::Release {
@@ -141,10 +91,7 @@ impl Node {
     /// The first step of a job that has just been claimed.
     fn go_on(&mut self, now: Timestamp, token: LeaseToken) {
         let store_now = self.link.store_time(now);
-        let slot = self
-            .slots
-            .get_mut(&token)
-            .expect("the job was just put into its slot");
+        let slot = self.slots.its(token);
         match &mut slot.work {
             Work::Sync { machine, .. } => {
                 let step = machine.begin(store_now);
@@ -156,10 +103,7 @@ impl Node {
 
     fn take_step(&mut self, now: Timestamp, token: LeaseToken, step: Step) {
         let store_now = self.link.store_time(now);
-        let slot = self
-            .slots
-            .get_mut(&token)
-            .expect("a step belongs to a slot");
+        let slot = self.slots.its(token);
         let Work::Sync { source, .. } = &slot.work else {
             panic!("steps are for syncs");
         };
@@ -213,10 +157,7 @@ impl Node {
             .effects
             .begin(Purpose::Job(token), None, now, timeout_ms, kind);
         self.outputs.push_back(Output::Effect { id, op });
-        let slot = self
-            .slots
-            .get_mut(&token)
-            .expect("a job's effect belongs to its slot");
+        let slot = self.slots.its(token);
         slot.effect = Some(id);
     }
 
@@ -228,12 +169,12 @@ impl Node {
         result: EffectResult,
     ) {
         let store_now = self.link.store_time(now);
-        let Some(slot) = self.slots.get_mut(&token) else {
+        let Some(slot) = self.slots.get_mut(token) else {
             return;
         };
         slot.effect = None;
         assert!(
-            slot.ending.is_none(),
+            slot.ending().is_none(),
             "a job that ends has only its last command under way"
         );
         let Work::Sync { source, machine } = &mut slot.work else {
@@ -270,7 +211,7 @@ impl Node {
     /// The store answered a job's command.
     pub(super) fn job_answered(&mut self, now: Timestamp, token: LeaseToken, reply: Reply) {
         let store_now = self.link.store_time(now);
-        let Some(slot) = self.slots.get_mut(&token) else {
+        let Some(slot) = self.slots.get_mut(token) else {
             return;
         };
         slot.effect = None;
@@ -284,7 +225,7 @@ impl Node {
             }
             return;
         }
-        if slot.ending.is_some() {
+        if slot.ending().is_some() {
             self.ending_acknowledged(now, token, reply);
             return;
         }
@@ -332,7 +273,7 @@ impl Node {
     }
 
     fn fan_out_next(&mut self, now: Timestamp, token: LeaseToken) {
-        let slot = &self.slots[&token];
+        let slot = self.slots.its(token);
         let Work::FanOut(fan_out) = &slot.work else {
             panic!("a sync is no fan-out")
         };
@@ -355,23 +296,18 @@ impl Node {
         self.claim.soon(now);
     }
 
-    fn slot_freed(&mut self, now: Timestamp) {
-        if self.claim.more {
-            self.claim.soon(now);
-        }
-    }
-
     /// A heartbeat said that this lease is gone.
     pub(super) fn lease_lost(&mut self, now: Timestamp, token: LeaseToken) {
         // A job whose end is on its way has given its lease up itself.
-        if self.slots.get(&token).is_some_and(|slot| !slot.is_ending()) {
+        let slot = self.slots.get(token);
+        if slot.is_some_and(|slot| slot.ending().is_none()) {
             self.drop_lost(token);
             self.slot_freed(now);
         }
     }
 
     fn drop_lost(&mut self, token: LeaseToken) {
-        let Some(slot) = self.slots.remove(&token) else {
+        let Some(slot) = self.slots.remove(token) else {
             return;
         };
         self.cancel_work(token, slot.effect);
@@ -391,13 +327,7 @@ impl Node {
 
     /// The shutdown's deadline is near: everything that still runs goes back unharmed.
     pub(super) fn hand_back_all(&mut self, now: Timestamp) {
-        let running: Vec<LeaseToken> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| !slot.is_ending())
-            .map(|(token, _)| *token)
-            .collect();
-        for token in running {
+        for token in self.slots.running_tokens() {
             self.end_job(now, token, Ending::Released, |lease| Command::Release {
                 lease,
                 at: None,

@@ -1,7 +1,7 @@
 //! The node's side of the store: effects under way with their deadlines, the store's clock, and what to do while the
 //! store is away (keep asking, backing off; forget nothing).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::io::{EffectId, EffectResult, Notice};
 use crate::failure::Failure;
@@ -36,11 +36,18 @@ pub(super) enum Purpose {
     Job(LeaseToken),
 }
 
+impl Purpose {
+    /// Whether a command that the store did not answer is sent again as it is. The others are made anew.
+    pub(super) fn is_sent_again(&self) -> bool {
+        matches!(self, Purpose::Boot | Purpose::FirstSync | Purpose::Job(_))
+    }
+}
+
 /// An effect that ended, or is to end.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) purpose: Purpose,
-    /// A store command, kept to be sent again.
+    /// A store command that may have to be sent again.
     pub(super) command: Option<Command>,
     pub(super) kind: EffectKind,
     pub(super) timeout_ms: u64,
@@ -81,17 +88,12 @@ impl InFlight {
     }
 }
 
-/// An effect whose deadline has passed.
-#[derive(Debug)]
-pub(super) struct Expired {
-    pub(super) id: EffectId,
-    pub(super) ended: InFlight,
-}
-
-/// The effects under way: at most a few for the node itself and one a slot.
+/// The effects under way: at most a few for the node itself and one for each job that it holds.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    in_flight: BTreeMap<EffectId, InFlight>,
+    /// Boxed, as the map moves its entries about when one comes or goes.
+    in_flight: BTreeMap<EffectId, Box<InFlight>>,
+    deadlines: BTreeSet<(Timestamp, EffectId)>,
     last: u64,
 }
 
@@ -114,30 +116,29 @@ impl Effects {
             timeout_ms,
             deadline,
         };
-        self.in_flight.insert(id, effect);
+        self.in_flight.insert(id, Box::new(effect));
+        self.deadlines.insert((deadline, id));
         id
     }
 
     pub(super) fn end(&mut self, id: EffectId) -> Option<InFlight> {
-        self.in_flight.remove(&id)
+        let ended = self.in_flight.remove(&id)?;
+        self.deadlines.remove(&(ended.deadline, id));
+        Some(*ended)
     }
 
-    /// Takes out the effects whose deadline has come.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Expired> {
-        let late = |effect: &InFlight| effect.deadline <= now;
-        let ids: Vec<EffectId> = self
-            .in_flight
-            .iter()
-            .filter(|(_, effect)| late(effect))
-            .map(|(id, _)| *id)
-            .collect();
-        ids.into_iter()
-            .filter_map(|id| self.end(id).map(|ended| Expired { id, ended }))
-            .collect()
+    /// Takes out one effect whose deadline has come.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Option<(EffectId, InFlight)> {
+        let id = self
+            .deadlines
+            .first()
+            .filter(|(deadline, _)| *deadline <= now)
+            .map(|(_, id)| *id)?;
+        self.end(id).map(|late| (id, late))
     }
 
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        self.in_flight.values().map(|effect| effect.deadline).min()
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 }
 
@@ -155,7 +156,7 @@ pub(super) struct StoreLink {
     /// Store time minus the driver's time, in milliseconds.
     offset_ms: i64,
     away: Option<Away>,
-    /// Commands that wait for the store to be asked again: at most one a slot, and those of the start.
+    /// Commands that wait for the store to be asked again: at most one for each job here, and those of the start.
     held: VecDeque<(Purpose, Command)>,
     backoff: Backoff,
     rng: KalendsRng,

@@ -8,8 +8,8 @@
 //! # How to drive it
 //!
 //! - [`Node::handle_input`] for whatever happened, [`Node::handle_timeout`] when the announced time has come;
-//! - after each, [`Node::poll_output`] until it says [`Output::Timeout`] (nothing more to say for now) or
-//!   [`Output::Finished`];
+//! - after each, or after a few that came together, [`Node::poll_output`] until it says [`Output::Timeout`] (nothing
+//!   more to say for now) or [`Output::Finished`];
 //! - each [`Output::Effect`] is performed, in any order and at the same time as others, and its result brought back.
 //!
 //! # Time
@@ -18,79 +18,61 @@
 //! carries the store's time, and the node keeps the difference: ticks, leases and gates are judged by the store's clock
 //! alone, so a process whose clock is five minutes off neither runs anything early nor steals leases.
 //!
+//! # Slots
+//!
+//! The concurrency bounds the jobs that *run*. A job's slot is free for the next one as soon as its work is done and its
+//! end is on its way to the store; the job itself stays until the store has acknowledged the end, is sent again after an
+//! outage, gets heartbeats, and is named in each claim as held. So the ends of some jobs and the claim for the next ones
+//! travel together, and a round trip to a store that is a network away is paid once for a whole claim. What stays is
+//! bounded: [`HELD_PER_SLOT`].
+//!
 //! # Rooms
 //!
 //! [`io`] is what goes in and out; [`settings`] what it is told at the start; `link` talks to the store and its clock;
-//! `ticks` fires schedules; `fan_out` lays users over a period; `jobs` runs leased jobs and ends them.
+//! `ticks` fires schedules; `fan_out` lays users over a period; `claims` decides when to ask for jobs, and keeps their
+//! leases alive; `slots` holds them; `jobs` runs them and ends them.
 
+mod claims;
 mod fan_out;
 pub mod io;
 mod jobs;
 mod link;
 pub mod settings;
+mod slots;
 mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::{ScheduleName, SourceName};
-use crate::queue::command::{BATCH_MAX, Command, LeaseRef, LeaseToken, NewJob, Priority, Reply};
+use crate::queue::command::{BATCH_MAX, Command, NewJob, Priority, Reply};
 use crate::rng::{KalendsRng, substream};
 use crate::time::Timestamp;
+use claims::{ClaimState, HeartbeatState};
 use io::{EffectResult, Input, Notice, Op, Output, Reason};
-use jobs::Slot;
-use link::{EffectKind, Effects, Purpose, StoreLink};
+use link::{EffectKind, Effects, InFlight, Purpose, StoreLink};
 use settings::NodeSettings;
+use slots::Slots;
 use ticks::TickView;
 
 /// Fan-outs at a time in one process: a lane of their own.
 pub const FAN_OUT_SLOTS: u32 = 1;
-/// Users in one page of a fan-out.
-pub const FAN_OUT_PAGE: u32 = 500;
+/// Sync jobs that one process holds at the most, for each of its slots: one that runs, and one whose end the store has not
+/// acknowledged yet. (And never more than fit into one claim or heartbeat, [`BATCH_MAX`].)
+pub const HELD_PER_SLOT: u32 = 2;
+/// Users in one page of a fan-out: its jobs and the progress are one step of the store, which must stay short.
+pub const FAN_OUT_PAGE: u32 = 250;
 /// How often the list of schedules is read again, in milliseconds: schedules that other processes define.
 pub const SCHEDULES_REFRESH_MS: u64 = 60_000;
-/// The least time between two claims that gave nothing, in milliseconds; it doubles while they go on giving nothing.
-pub const CLAIM_GAP_MS: u64 = 10;
-/// How often that gap doubles at the most: to 5 s, the poll.
-const CLAIM_DOUBLINGS_MAX: u32 = 9;
 /// This long before a shutdown's deadline the jobs that still run are handed back, in milliseconds.
 pub const HAND_BACK_MS: u64 = 2_000;
-
-/// When to claim, and whether a claim is under way.
-#[derive(Debug, Default)]
-struct ClaimState {
-    in_flight: bool,
-    /// On the driver's clock.
-    at: Timestamp,
-    /// The last claim filled every slot it asked for: there may be more.
-    more: bool,
-    /// Something called while a claim was under way: it may have come too late for that one.
-    again: bool,
-    /// Claims in a row that gave nothing although something was said to be due.
-    empty_in_a_row: u32,
-}
-
-impl ClaimState {
-    /// Something may be due now.
-    fn soon(&mut self, now: Timestamp) {
-        self.at = self.at.min(now);
-        self.again |= self.in_flight;
-        self.empty_in_a_row = 0;
-    }
-}
-
-/// When to send a heartbeat, and whether one is under way.
-#[derive(Debug, Default)]
-struct HeartbeatState {
-    in_flight: bool,
-    /// On the driver's clock.
-    at: Timestamp,
-}
 
 /// One process of the fleet. See the [module documentation](self).
 #[derive(Debug)]
 pub struct Node {
     settings: NodeSettings,
     outputs: VecDeque<Output>,
+    /// Something happened at this time, and what is due since then is not done yet (the driver's clock).
+    due_at: Option<Timestamp>,
     effects: Effects,
     link: StoreLink,
     /// Commands that make sources, schedules and users known; work begins when they are done.
@@ -101,7 +83,7 @@ pub struct Node {
     refreshing: bool,
     claim: ClaimState,
     heartbeat: HeartbeatState,
-    slots: BTreeMap<LeaseToken, Slot>,
+    slots: Slots,
     /// Gates of whole sources that are known to be closed, until then (store time).
     gates: BTreeMap<SourceName, Timestamp>,
     jitter_rng: KalendsRng,
@@ -159,6 +141,7 @@ impl Node {
             backoff_rng: substream(seed, "backoff"),
             settings,
             outputs: VecDeque::new(),
+            due_at: None,
             effects: Effects::default(),
             boot,
             booted: false,
@@ -167,7 +150,7 @@ impl Node {
             refreshing: false,
             claim: ClaimState::default(),
             heartbeat: HeartbeatState::default(),
-            slots: BTreeMap::new(),
+            slots: Slots::default(),
             gates: BTreeMap::new(),
             shutdown: None,
             finished: false,
@@ -188,22 +171,29 @@ impl Node {
             Input::Done { id, result } => {
                 // An effect that is not known was given up before; its late result is of no interest.
                 if let Some(ended) = self.effects.end(id) {
-                    self.effect_ended(now, ended.purpose, ended.command, result);
+                    self.effect_ended(now, ended, result);
                 }
             }
         }
-        self.advance(now);
+        self.due_at = Some(now);
     }
 
     /// The announced time has come (or any other: calling it early or twice does no harm).
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        self.advance(now);
+        self.due_at = Some(now);
     }
 
     // -- what the driver asks --------------------------------------------------------------------------------------
 
     /// What to do next; to be called until it says [`Output::Timeout`] or [`Output::Finished`].
     pub fn poll_output(&mut self) -> Output {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        // Only now, so that jobs that ended together are followed by one claim for all their slots.
+        if let Some(now) = self.due_at.take() {
+            self.advance(now);
+        }
         if let Some(output) = self.outputs.pop_front() {
             return output;
         }
@@ -226,9 +216,15 @@ impl Node {
         self.link.is_away()
     }
 
-    /// How many jobs run here.
+    /// How many jobs run here; those whose end is on its way to the store do not run any more.
     #[must_use]
-    pub fn active_jobs(&self) -> usize {
+    pub fn running_jobs(&self) -> usize {
+        self.slots.running()
+    }
+
+    /// How many leases this process holds: of jobs that run, and of those whose end the store has not acknowledged yet.
+    #[must_use]
+    pub fn held_jobs(&self) -> usize {
         self.slots.len()
     }
 
@@ -256,7 +252,7 @@ impl Node {
         } else {
             None
         };
-        let kept = Some(command.clone());
+        let kept = purpose.is_sent_again().then(|| command.clone());
         let id = self
             .effects
             .begin(purpose, kept, now, timeout_ms, EffectKind::Store);
@@ -264,33 +260,33 @@ impl Node {
             id,
             op: Op::Store(command),
         });
-        if let Some(slot) = token.and_then(|token| self.slots.get_mut(&token)) {
+        if let Some(slot) = token.and_then(|token| self.slots.get_mut(token)) {
             slot.effect = Some(id);
         }
     }
 
-    fn effect_ended(
-        &mut self,
-        now: Timestamp,
-        purpose: Purpose,
-        command: Option<Command>,
-        result: EffectResult,
-    ) {
-        match (result, command) {
-            (EffectResult::Store(Ok(stamped)), _) => {
+    fn effect_ended(&mut self, now: Timestamp, ended: InFlight, result: EffectResult) {
+        let InFlight {
+            purpose,
+            command,
+            kind,
+            ..
+        } = ended;
+        match (kind, result) {
+            (EffectKind::Store, EffectResult::Store(Ok(stamped))) => {
                 for notice in self.link.answered(now, stamped.now) {
                     self.notice(notice);
                 }
                 self.store_answered(now, purpose, stamped.value);
             }
-            (EffectResult::Store(Err(unavailable)), Some(command)) => {
+            (EffectKind::Store, EffectResult::Store(Err(unavailable))) => {
                 self.store_failed(now, purpose, command, unavailable.detail);
             }
-            (EffectResult::Panicked { detail }, Some(command)) => {
+            (EffectKind::Store, EffectResult::Panicked { detail }) => {
                 let detail = format!("the store adapter panicked: {detail}");
                 self.store_failed(now, purpose, command, detail);
             }
-            (result, _) => {
+            (_, result) => {
                 let Purpose::Job(token) = purpose else {
                     panic!("only jobs fetch and write, not {purpose:?}");
                 };
@@ -299,20 +295,20 @@ impl Node {
         }
     }
 
-    fn store_failed(&mut self, now: Timestamp, purpose: Purpose, command: Command, detail: String) {
+    fn store_failed(
+        &mut self,
+        now: Timestamp,
+        purpose: Purpose,
+        command: Option<Command>,
+        detail: String,
+    ) {
         if let Some(notice) = self.link.failed(now, detail) {
             self.notice(notice);
         }
         let retry_at = self.link.retry_at();
         match purpose {
-            Purpose::Claim => {
-                self.claim.in_flight = false;
-                self.claim.at = retry_at;
-            }
-            Purpose::Heartbeat => {
-                self.heartbeat.in_flight = false;
-                self.heartbeat.at = retry_at;
-            }
+            Purpose::Claim => self.claim.failed(retry_at),
+            Purpose::Heartbeat => self.heartbeat.failed(retry_at),
             Purpose::Refresh => self.refreshing = false,
             Purpose::Tick { schedule, .. } => {
                 if let Some(view) = self.ticks.get_mut(&schedule) {
@@ -320,7 +316,8 @@ impl Node {
                 }
             }
             Purpose::Boot | Purpose::FirstSync | Purpose::Job(_) => {
-                self.link.hold(purpose, command)
+                let command = command.expect("a command that is sent again was kept");
+                self.link.hold(purpose, command);
             }
         }
     }
@@ -344,14 +341,7 @@ impl Node {
                 self.tick_answered(now, schedule, at, fire, missed, reply);
             }
             Purpose::Claim => self.claimed(now, reply),
-            Purpose::Heartbeat => {
-                self.heartbeat.in_flight = false;
-                if let Reply::Heartbeat { lost } = reply {
-                    for token in lost {
-                        self.lease_lost(now, token);
-                    }
-                }
-            }
+            Purpose::Heartbeat => self.heartbeat_answered(now, reply),
             Purpose::Job(token) => self.job_answered(now, token, reply),
         }
     }
@@ -369,7 +359,7 @@ impl Node {
     fn send_boot(&mut self, now: Timestamp) {
         let Some(mut command) = self.boot.pop_front() else {
             self.booted = true;
-            self.claim.at = now;
+            self.claim.soon(now);
             self.notice(Notice::Ready);
             return;
         };
@@ -429,14 +419,14 @@ impl Node {
         if self.finished {
             return;
         }
-        for expired in self.effects.expire(now) {
-            self.outputs.push_back(Output::Cancel { id: expired.id });
+        while let Some((id, late)) = self.effects.expire(now) {
+            self.outputs.push_back(Output::Cancel { id });
             self.notice(Notice::EffectTimedOut {
-                what: expired.ended.kind.name(),
-                after_ms: expired.ended.timeout_ms,
+                what: late.kind.name(),
+                after_ms: late.timeout_ms,
             });
-            let result = expired.ended.timed_out();
-            self.effect_ended(now, expired.ended.purpose, expired.ended.command, result);
+            let result = late.timed_out();
+            self.effect_ended(now, late, result);
         }
         while let Some((purpose, command)) = self.link.release(now) {
             self.send_store(now, purpose, command);
@@ -464,101 +454,13 @@ impl Node {
         }
     }
 
-    /// Free slots: for syncs, and for fan-outs.
-    fn free_slots(&self) -> (u32, u32) {
-        let fan_outs = self.slots.values().filter(|slot| slot.is_fan_out()).count();
-        let syncs = self.slots.len() - fan_outs;
-        let free =
-            |of: u32, used: usize| of.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
-        (
-            free(self.settings.concurrency, syncs),
-            free(self.settings.fan_out_slots, fan_outs),
-        )
-    }
-
-    fn wants_claim(&self) -> bool {
-        let (slots, fan_out_slots) = self.free_slots();
-        let may = self.booted && self.shutdown.is_none() && !self.claim.in_flight;
-        may && (slots > 0 || fan_out_slots > 0)
-    }
-
-    fn send_claim(&mut self, now: Timestamp) {
-        if !self.wants_claim() || now < self.claim.at {
-            return;
-        }
-        let (slots, fan_out_slots) = self.free_slots();
-        self.claim.in_flight = true;
-        let command = Command::Claim {
-            worker: self.settings.worker.clone(),
-            slots,
-            fan_out_slots,
-            lease_ms: self.settings.lease_ms,
-            held: self.slots.keys().copied().collect(),
-        };
-        self.send_store(now, Purpose::Claim, command);
-    }
-
-    fn claimed(&mut self, now: Timestamp, reply: Reply) {
-        self.claim.in_flight = false;
-        self.claim.at = now.plus_ms(self.settings.poll_ms);
-        let Reply::Claimed {
-            leases,
-            recovered,
-            buried,
-            next_at,
-        } = reply
-        else {
-            self.expect_accepted("a claim", &reply);
-            return;
-        };
-        if recovered > 0 || buried > 0 {
-            self.notice(Notice::Recovered { recovered, buried });
-        }
-        let nothing = leases.is_empty() && recovered == 0;
-        self.claim.empty_in_a_row = if nothing {
-            self.claim.empty_in_a_row + 1
-        } else {
-            0
-        };
-        if let Some(next_at) = next_at {
-            // Due jobs for which this node has no slot must not make it ask again and again.
-            let gap_ms = CLAIM_GAP_MS << self.claim.empty_in_a_row.min(CLAIM_DOUBLINGS_MAX);
-            let at = self.link.local_time(next_at).max(now.plus_ms(gap_ms));
-            self.claim.at = self.claim.at.min(at);
-        }
-        let (slots_before, _) = self.free_slots();
-        let claimed = leases.len() as u64;
-        for lease in leases {
-            self.start_job(now, lease);
-        }
-        self.claim.more = claimed >= u64::from(slots_before);
-        if std::mem::take(&mut self.claim.again) {
-            self.claim.at = now;
-        }
-    }
-
-    fn send_heartbeat(&mut self, now: Timestamp) {
-        if self.heartbeat.in_flight || self.slots.is_empty() || now < self.heartbeat.at {
-            return;
-        }
-        self.heartbeat.in_flight = true;
-        self.heartbeat.at = now.plus_ms(self.settings.lease_ms / 3);
-        let leases: Vec<LeaseRef> = self.slots.values().map(|slot| slot.lease.clone()).collect();
-        let lease_ms = self.settings.lease_ms;
-        self.send_store(
-            now,
-            Purpose::Heartbeat,
-            Command::Heartbeat { leases, lease_ms },
-        );
-    }
-
     // -- the end ---------------------------------------------------------------------------------------------------
 
     fn shut_down(&mut self, now: Timestamp, deadline: Timestamp) {
         if now >= deadline.minus_ms(HAND_BACK_MS) {
             self.hand_back_all(now);
         }
-        let idle = self.slots.is_empty() && !self.claim.in_flight;
+        let idle = self.slots.is_empty() && !self.claim.is_in_flight();
         if idle || now >= deadline {
             self.finished = true;
         }
@@ -586,24 +488,25 @@ impl Node {
                 if let Some(at) = self.next_tick_at() {
                     offer(at.max(open_at), Reason::Tick);
                 }
-                if self.wants_claim() {
-                    offer(self.claim.at.max(open_at), Reason::Claim);
+                if let Some(at) = self.next_claim_at() {
+                    offer(at.max(open_at), Reason::Claim);
                 }
                 if !self.refreshing {
                     offer(self.refresh_at.max(open_at), Reason::Tick);
                 }
             }
-            if !self.slots.is_empty() && !self.heartbeat.in_flight {
-                offer(self.heartbeat.at.max(open_at), Reason::Heartbeat);
+            if let Some(at) = self.next_heartbeat_at() {
+                offer(at.max(open_at), Reason::Heartbeat);
             }
         }
         if let Some(deadline) = self.shutdown {
             let hand_back_at = deadline.minus_ms(HAND_BACK_MS);
-            let running = self.slots.values().any(|slot| !slot.is_ending());
-            offer(
-                if running { hand_back_at } else { deadline },
-                Reason::Shutdown,
-            );
+            let at = if self.slots.running() > 0 {
+                hand_back_at
+            } else {
+                deadline
+            };
+            offer(at, Reason::Shutdown);
         }
         next
     }

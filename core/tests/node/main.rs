@@ -1,6 +1,7 @@
 //! Nodes in a small world: each test is a fault and its expected outcome.
 #![allow(clippy::unwrap_used, missing_docs)] // a test crate: a failed unwrap is a failed test
 
+mod slots;
 mod world;
 
 use std::cell::Cell;
@@ -407,7 +408,7 @@ fn a_fan_out_whose_process_died_in_the_middle_goes_on_where_it_stopped() {
     let before = stats(&mut world);
     assert_eq!(
         before.waiting + before.delayed + before.active,
-        1_000 + 1,
+        2 * 250 + 1,
         "two pages and itself"
     );
     world.start(settings("b", 0), 0);

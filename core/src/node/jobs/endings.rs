@@ -1,10 +1,10 @@
 //! How jobs end: what the machine's last step means for the store, told in one command, and what its answer means.
 
-use super::{Ending, Work};
 use crate::failure::{Failure, FailureKind, LimitScope};
 use crate::node::Node;
 use crate::node::io::Notice;
 use crate::node::link::Purpose;
+use crate::node::slots::{Ending, Work};
 use crate::queue::command::{
     Command, Commit, CommitOutcome, LeaseRef, LeaseToken, ParkReason, Reply,
 };
@@ -23,7 +23,7 @@ const LIMIT_JITTER_MS_MAX: u64 = 1_000;
 impl Node {
     pub(super) fn sync_ended(&mut self, now: Timestamp, token: LeaseToken, end: End) {
         let next_due_at = self.next_due_of(token);
-        let slot = &self.slots[&token];
+        let slot = self.slots.its(token);
         let Work::Sync { machine, .. } = &slot.work else {
             panic!("a fan-out is no sync")
         };
@@ -70,7 +70,7 @@ impl Node {
         failure: Failure,
         next_due_at: Option<Timestamp>,
     ) {
-        let slot = &self.slots[&token];
+        let slot = self.slots.its(token);
         let attempt = slot.attempt;
         match failure.kind.clone() {
             FailureKind::Limited {
@@ -162,29 +162,24 @@ impl Node {
         ending: Ending,
         command: impl FnOnce(LeaseRef) -> Command,
     ) {
-        let slot = self
-            .slots
-            .get_mut(&token)
-            .expect("a job that ends has a slot");
-        assert!(slot.ending.is_none(), "a job ends once");
-        slot.ending = Some(ending);
+        let slot = self.slots.end(token, ending);
         let command = command(slot.lease.clone());
         let effect = slot.effect.take();
         self.cancel_work(token, effect);
         self.send_store(now, Purpose::Job(token), command);
+        // The end travels first, the claim for the slot's next job right behind it.
+        self.slot_freed(now);
     }
 
     pub(super) fn ending_acknowledged(&mut self, now: Timestamp, token: LeaseToken, reply: Reply) {
-        let slot = self
-            .slots
-            .remove(&token)
-            .expect("an ending belongs to a slot");
-        let key = slot.lease.key;
-        let notice = match slot.ending.expect("checked by the caller") {
+        let slot = self.slots.remove(token);
+        let (lease, started_at, ending) = slot.expect("an ending belongs to a slot").into_parts();
+        let key = lease.key;
+        let notice = match ending.expect("checked by the caller") {
             Ending::Done(outcome) => Notice::JobDone {
                 key,
                 outcome,
-                duration_ms: now.since_ms(slot.started_at),
+                duration_ms: now.since_ms(started_at),
             },
             Ending::Retried { failure, at } => Notice::JobRetried { key, failure, at },
             Ending::Failed { failure, parked } => Notice::JobFailed {
@@ -219,17 +214,14 @@ impl Node {
         self.notice(Notice::Refused {
             detail: detail.clone(),
         });
-        let slot = self
-            .slots
-            .get_mut(&token)
-            .expect("the caller has just seen it");
-        if matches!(slot.ending, Some(Ending::Failed { .. })) {
+        let refused = self.slots.its(token).ending();
+        if matches!(refused, Some(Ending::Failed { .. })) {
             // Not even that it failed is taken: the lease ends by itself, and stalls are counted.
-            self.slots.remove(&token);
+            self.slots.remove(token);
             self.slot_freed(now);
             return;
         }
-        slot.ending = None;
+        self.slots.undo_end(token);
         let ending = Ending::Failed {
             failure: Failure::permanent(detail.clone()),
             parked: false,
@@ -245,7 +237,7 @@ impl Node {
 
     /// When the user of this job is due again.
     fn next_due_of(&self, token: LeaseToken) -> Option<Timestamp> {
-        let slot = &self.slots[&token];
+        let slot = self.slots.get(token)?;
         match &slot.work {
             Work::Sync { source, .. } => self.next_due(source, slot.nominal_at?),
             Work::FanOut(_) => None,

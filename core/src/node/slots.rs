@@ -1,0 +1,200 @@
+//! The jobs that are here: those that run, and those whose end is on its way to the store.
+//!
+//! How many there are of each sort is counted as they come and go, because it is asked after every event.
+
+use std::collections::BTreeMap;
+
+use super::fan_out::FanOut;
+use super::io::EffectId;
+use crate::failure::{Failure, LimitScope};
+use crate::id::SourceName;
+use crate::queue::command::{CommitOutcome, LeaseRef, LeaseToken};
+use crate::sync::SyncMachine;
+use crate::time::Timestamp;
+
+/// What a job does.
+#[derive(Debug)]
+pub(super) enum Work {
+    Sync {
+        source: SourceName,
+        machine: Box<SyncMachine>,
+    },
+    FanOut(FanOut),
+}
+
+/// How a job ends, told to the store and not yet acknowledged.
+#[derive(Debug)]
+pub(super) enum Ending {
+    Done(CommitOutcome),
+    Retried { failure: Failure, at: Timestamp },
+    Failed { failure: Failure, parked: bool },
+    Limited { scope: LimitScope, detail: String },
+    Released,
+}
+
+/// One job under one lease.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) lease: LeaseRef,
+    pub(super) attempt: u32,
+    pub(super) nominal_at: Option<Timestamp>,
+    /// On the driver's clock.
+    pub(super) started_at: Timestamp,
+    pub(super) work: Work,
+    /// The effect under way, if one is; a command that waits for the store is none.
+    pub(super) effect: Option<EffectId>,
+    ending: Option<Ending>,
+}
+
+impl Slot {
+    pub(super) fn new(
+        lease: LeaseRef,
+        attempt: u32,
+        nominal_at: Option<Timestamp>,
+        started_at: Timestamp,
+        work: Work,
+    ) -> Self {
+        Slot {
+            lease,
+            attempt,
+            nominal_at,
+            started_at,
+            work,
+            effect: None,
+            ending: None,
+        }
+    }
+
+    pub(super) fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    pub(super) fn into_parts(self) -> (LeaseRef, Timestamp, Option<Ending>) {
+        (self.lease, self.started_at, self.ending)
+    }
+}
+
+/// Jobs of each lane.
+#[derive(Debug, Default)]
+struct Count {
+    syncs: u32,
+    fan_outs: u32,
+}
+
+impl Count {
+    fn of(&mut self, work: &Work) -> &mut u32 {
+        match work {
+            Work::Sync { .. } => &mut self.syncs,
+            Work::FanOut(_) => &mut self.fan_outs,
+        }
+    }
+}
+
+/// All jobs that are here.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    /// Boxed, as the map moves its entries about when one comes or goes.
+    by_token: BTreeMap<LeaseToken, Box<Slot>>,
+    running: Count,
+    ending: Count,
+}
+
+impl Slots {
+    /// A job begins.
+    pub(super) fn insert(&mut self, slot: Slot) {
+        *self.running.of(&slot.work) += 1;
+        let before = self.by_token.insert(slot.lease.token, Box::new(slot));
+        assert!(before.is_none(), "a token names one lease");
+    }
+
+    /// The job's end is on its way from now on.
+    pub(super) fn end(&mut self, token: LeaseToken, ending: Ending) -> &mut Slot {
+        let slot = self
+            .by_token
+            .get_mut(&token)
+            .expect("a job that ends is here");
+        assert!(slot.ending.is_none(), "a job ends once");
+        slot.ending = Some(ending);
+        *self.running.of(&slot.work) -= 1;
+        *self.ending.of(&slot.work) += 1;
+        slot
+    }
+
+    /// The store refused the job's end: it has to end otherwise.
+    pub(super) fn undo_end(&mut self, token: LeaseToken) {
+        let slot = self.by_token.get_mut(&token);
+        let slot = slot.expect("a job whose end was refused is here");
+        if slot.ending.take().is_some() {
+            *self.ending.of(&slot.work) -= 1;
+            *self.running.of(&slot.work) += 1;
+        }
+    }
+
+    /// The job is over, or lost.
+    pub(super) fn remove(&mut self, token: LeaseToken) -> Option<Slot> {
+        let slot = self.by_token.remove(&token)?;
+        let count = if slot.ending.is_some() {
+            &mut self.ending
+        } else {
+            &mut self.running
+        };
+        *count.of(&slot.work) -= 1;
+        Some(*slot)
+    }
+
+    pub(super) fn get(&self, token: LeaseToken) -> Option<&Slot> {
+        self.by_token.get(&token).map(Box::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, token: LeaseToken) -> Option<&mut Slot> {
+        self.by_token.get_mut(&token).map(Box::as_mut)
+    }
+
+    /// The job that a step of its own concerns.
+    pub(super) fn its(&mut self, token: LeaseToken) -> &mut Slot {
+        self.get_mut(token)
+            .expect("a job's step belongs to its slot")
+    }
+
+    pub(super) fn tokens(&self) -> impl Iterator<Item = LeaseToken> + '_ {
+        self.by_token.keys().copied()
+    }
+
+    pub(super) fn leases(&self) -> impl Iterator<Item = &LeaseRef> + '_ {
+        self.by_token.values().map(|slot| &slot.lease)
+    }
+
+    /// The jobs whose end is not on its way.
+    pub(super) fn running_tokens(&self) -> Vec<LeaseToken> {
+        let running = self.by_token.values().filter(|slot| slot.ending.is_none());
+        running.map(|slot| slot.lease.token).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_token.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_token.is_empty()
+    }
+
+    /// Jobs that run.
+    pub(super) fn running(&self) -> usize {
+        (self.running.syncs + self.running.fan_outs) as usize
+    }
+
+    /// Syncs that run.
+    pub(super) fn running_syncs(&self) -> u32 {
+        self.running.syncs
+    }
+
+    /// Syncs that run or end.
+    pub(super) fn syncs(&self) -> u32 {
+        self.running.syncs + self.ending.syncs
+    }
+
+    /// Fan-outs that run or end.
+    pub(super) fn fan_outs(&self) -> u32 {
+        self.running.fan_outs + self.ending.fan_outs
+    }
+}
