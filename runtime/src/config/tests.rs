@@ -2,6 +2,7 @@
 
 mod advice;
 mod mistakes;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::path::Path;
