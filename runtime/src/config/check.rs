@@ -18,7 +18,7 @@ use kalends_core::policy::{
 };
 use kalends_core::time::{MINUTE_MS, Timestamp};
 
-use super::load::{Given, GivenValue, SECRET_FILE_BYTES_MAX, read_text};
+use super::load::{FILE_BYTES_MAX, Given, GivenValue, SECRET_FILE_BYTES_MAX, read_text};
 use super::locate::{Place, Problems};
 use super::settings::{self, Kind};
 use super::value::{self, Raw, echo};
@@ -482,8 +482,10 @@ impl<'a> Checker<'a> {
         let response_timeout_ms = self.integer("redis", "response_timeout_ms");
         let has_prefix = self.given("redis", "prefix").is_some();
         let prefix = self.parse("redis", "prefix", value::redis_prefix);
+        let has_ca_file = self.given("redis", "ca_file").is_some();
+        let ca_file = self.redis_ca_file();
         let has_url = self.given("redis", "url").is_some();
-        let url = self.read("redis", "url", value::redis_url);
+        let url = self.read("redis", "url", value::text);
         if has_url && !has_prefix {
             self.wrong(
                 "redis",
@@ -506,6 +508,9 @@ impl<'a> Checker<'a> {
             self.wrong("redis", at_fault, message);
             return None;
         }
+        if has_ca_file {
+            ca_file.as_ref()?;
+        }
         if !has_url {
             if has_prefix {
                 prefix?;
@@ -515,6 +520,7 @@ impl<'a> Checker<'a> {
         let redis = RedisConfig {
             url: Secret::new(url?),
             prefix: prefix?,
+            ca_file,
             connect_timeout_ms,
             response_timeout_ms,
         };
@@ -524,6 +530,22 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(Some(redis))
+    }
+
+    fn redis_ca_file(&mut self) -> Option<PathBuf> {
+        let name = self.read("redis", "ca_file", value::text)?;
+        let place = self.given("redis", "ca_file")?.place.as_ref();
+        let path = self.given.resolve(&name, place);
+        // Read anew at each connecting; here only so that a wrong path is told now.
+        if let Err(message) = read_text(&path, FILE_BYTES_MAX) {
+            let message = format!(
+                "{} {message}; make the file, or correct the path",
+                echo(&name)
+            );
+            self.wrong("redis", "ca_file", message);
+            return None;
+        }
+        Some(path)
     }
 
     fn http(&mut self) -> Option<HttpConfig> {

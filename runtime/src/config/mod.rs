@@ -219,6 +219,8 @@ pub struct RedisConfig {
     pub url: Secret,
     /// What all keys begin with.
     pub prefix: String,
+    /// Certificates that may sign the server's; `None`: those that the system trusts.
+    pub ca_file: Option<PathBuf>,
     /// How long connecting may take, in milliseconds.
     pub connect_timeout_ms: u64,
     /// How long one answer may take, in milliseconds.
@@ -232,6 +234,7 @@ impl RedisConfig {
         RedisSettings {
             url: self.url.clone(),
             prefix: self.prefix.clone(),
+            ca_file: self.ca_file.clone(),
             connect_timeout_ms: self.connect_timeout_ms,
             response_timeout_ms: self.response_timeout_ms,
         }

@@ -437,7 +437,7 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Secret,
         None,
         "The Redis that holds the queue instead of data_dir, so that many processes share it: redis://HOST:6379, \
-         rediss:// for TLS, unix:///SOCKET, redis+sentinel://HOST:26379,HOST:26379/SERVICE, redis+cluster://HOST:6379; \
+         rediss:// for TLS, unix:///SOCKET?db=0, redis+sentinel://HOST:26379,HOST:26379/SERVICE, redis+cluster://HOST:6379; \
          USER:PASSWORD@ before HOST, /DATABASE after it. Better in the environment. Needs prefix, and graph.kind = \
          \"neo4j\".",
     ),
@@ -448,6 +448,13 @@ pub const SETTINGS: &[Setting] = &[
         None,
         "What all keys in Redis begin with: 1 to 64 letters, digits, '-', '_' or '.'. Environments that share a server \
          must differ in it, so it has no default.",
+    ),
+    setting(
+        "redis",
+        "ca_file",
+        Kind::Path,
+        None,
+        "With rediss://: a file of PEM certificates that may sign the server's, instead of those that the system trusts.",
     ),
     setting(
         "redis",

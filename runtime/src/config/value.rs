@@ -248,65 +248,22 @@ pub(super) fn url(raw: &Raw, kind: Kind) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-/// The schemes of a Redis address.
-const REDIS_SCHEMES: [&str; 7] = [
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-];
-
-/// The address of a Redis, as far as it can be judged without the client: its scheme, and that user and password can be
-/// told from the host. A wrong one is not repeated: it may hold a password.
-pub(super) fn redis_url(raw: &Raw, kind: Kind) -> Result<String, String> {
-    let text = text(raw, kind)?;
-    let text = text.trim();
-    let write = "write one such as \"redis://127.0.0.1:6379\"";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(format!("is not an address; {write}"));
-    };
-    if !REDIS_SCHEMES.contains(&scheme) {
-        return Err(format!(
-            "does not begin with one of {}; {write}",
-            REDIS_SCHEMES.map(|known| format!("{known}://")).join(", ")
-        ));
-    }
-    if scheme == "unix" {
-        if !rest.starts_with('/') {
-            return Err("names no socket; write unix:///PATH/TO/SOCKET".to_owned());
-        }
-        return Ok(text.to_owned());
-    }
-    if rest.contains(['?', '#']) || rest.matches('@').count() > 1 {
-        return Err(
-            "holds a `?`, a `#` or a second `@`; in a user name or password write %3F, %23 and %40 for them"
-                .to_owned(),
-        );
-    }
-    let host = rest.split_once('@').map_or(rest, |(_, host)| host);
-    if host.is_empty() || host.starts_with(['/', ':', ',']) {
-        return Err(format!("names no host; {write}"));
-    }
-    Ok(text.to_owned())
-}
-
-/// A Redis address that [`redis_url`] accepted, without its secrets.
+/// A Redis address that the adapter accepted, without its secrets.
 pub(super) fn redis_address(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("redis", ""));
+    let (scheme, rest) = url.trim().split_once("://").unwrap_or(("redis", ""));
     let shown = if scheme == "unix" {
-        rest.split_once('?').map_or(rest, |(path, _)| path)
+        let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+        path.split_once('?').map_or(path, |(path, _)| path)
     } else {
         rest.rsplit_once('@').map_or(rest, |(_, host)| host)
     };
     format!("{scheme}://{shown}")
 }
 
-/// Whether a Redis address that [`redis_url`] accepted holds a password or the like.
+/// Whether a Redis address that the adapter accepted holds a password.
 pub(super) fn redis_has_secret(url: &str) -> bool {
-    redis_address(url) != url
+    let without_query = url.split_once('?').map_or(url, |(address, _)| address);
+    redis_address(url) != without_query.trim()
 }
 
 /// Whether what is sent to a Redis can be read on the way: it goes to another machine, and without TLS.
@@ -421,35 +378,17 @@ mod tests {
         let shown = [
             ("redis://127.0.0.1:6379/3", "redis://127.0.0.1:6379/3"),
             ("rediss://u:PLANTED@h:6380", "rediss://h:6380"),
-            ("redis://:PLAN/TED@h", "redis://h"),
-            (
-                "unix:///run/r@1.sock?pass=PLAN@TED&db=1",
-                "unix:///run/r@1.sock",
-            ),
+            ("redis://:PLAN@TED@h", "redis://h"),
+            ("unix:///run/r@1.sock?db=1", "unix:///run/r@1.sock"),
+            ("unix://u:PLANTED@/run/r@1.sock", "unix:///run/r@1.sock"),
             (
                 "redis+sentinel://u:PLANTED@a:1,b:2/main/0",
                 "redis+sentinel://a:1,b:2/main/0",
             ),
         ];
         for (url, address) in shown {
-            let accepted = redis_url(&Raw::Text(url.to_owned()), Kind::Secret);
-            assert_eq!(accepted.as_deref(), Ok(url));
             assert_eq!(redis_address(url), address);
             assert_eq!(redis_has_secret(url), url.contains("PLAN"), "{url}");
-        }
-        for url in [
-            "PLANTED",
-            "http://PLANTED",
-            "redis://",
-            "redis://:PLANTED@",
-            "redis://:PLANTED@:6379",
-            "redis://:PLAN?TED@h",
-            "redis://:PLAN@TED@h",
-            "redis://h#PLANTED",
-            "unix://PLANTED",
-        ] {
-            let message = redis_url(&Raw::Text(url.to_owned()), Kind::Secret).unwrap_err();
-            assert!(!message.contains("PLAN"), "{message}");
         }
     }
 

@@ -215,14 +215,6 @@ fn every_mistake_is_named_with_its_line_and_its_cure() {
             &["redis.prefix: is \"a b\"; write 1 to 64 letters, digits, '-', '_' or '.'"],
         ),
         (
-            "[redis]\nurl = \"http://:PLANTED-4f1c@h\"\nprefix = \"a\"",
-            2,
-            &[
-                "redis.url: does not begin with one of redis://, rediss://",
-                "write one such as \"redis://127.0.0.1:6379\"",
-            ],
-        ),
-        (
             "[redis]\nurl = [\"redis://:PLANTED-4f1c@h\"]\nprefix = \"a\"",
             2,
             &["redis.url: is a list; write the secret as text in quotes"],
@@ -244,6 +236,11 @@ fn every_mistake_is_named_with_its_line_and_its_cure() {
             "[redis]\nresponse_timeout_ms = 0",
             2,
             &["redis.response_timeout_ms: is 0; write a whole number from 10 to 9000"],
+        ),
+        (
+            "[redis]\nca_file = \"ca.pem\"",
+            2,
+            &["redis.ca_file: \"ca.pem\" cannot be read"],
         ),
         (
             "[http]\nlisten = \"0.0.0.0:7878\"",
