@@ -3,29 +3,28 @@
 //! Each section reads all of its values before it gives up, and gives up only on itself, so that one run names every
 //! problem. A function here returns `None` exactly when it, or something it called, has added a problem.
 
+mod redis;
 mod users;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kalends_adapters::google::ServiceAccountKey;
-use kalends_adapters::redis::RedisStore;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{CalendarId, ScheduleName, SourceName};
-use kalends_core::node::settings::Deadlines;
 use kalends_core::policy::{
     Backoff, CatchUp, CronExpression, Jitter, Limit, ScheduleDefinition, Spread, TimeZone,
 };
 use kalends_core::time::{MINUTE_MS, Timestamp};
 
-use super::load::{FILE_BYTES_MAX, Given, GivenValue, SECRET_FILE_BYTES_MAX, read_text};
+use super::load::{Given, GivenValue, SECRET_FILE_BYTES_MAX, read_text};
 use super::locate::{Place, Problems};
 use super::settings::{self, Kind};
 use super::value::{self, Raw, echo};
 use super::{
     CalendarSelection, Config, GoogleAuth, GoogleConfig, GraphConfig, GraphDatabases,
     HistoryConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, Neo4jConfig,
-    RedisConfig, ScheduleConfig, StoreConfig, UserConfig, WorkerConfig,
+    ScheduleConfig, StoreConfig, UserConfig, WorkerConfig,
 };
 
 /// The longest name of a process, in bytes: its incarnation's id is made of it and stays below the bound of ids.
@@ -89,12 +88,7 @@ impl<'a> Checker<'a> {
         let store = self.store();
         let redis = self.redis();
         if let (Some(Some(_)), Some(GraphConfig::Embedded)) = (&redis, &graph) {
-            self.wrong(
-                "redis",
-                "url",
-                "many processes share a queue in Redis, but graph.kind is \"embedded\", a file of one process; \
-                 write kind = \"neo4j\" below [graph], or remove this url",
-            );
+            self.refuse_embedded_graph();
         }
         let http = self.http();
         let log = self.log();
@@ -474,78 +468,6 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(StoreConfig { data_dir })
-    }
-
-    /// `None` in `Some(None)`: the queue is not in Redis. What is not used is still checked.
-    fn redis(&mut self) -> Option<Option<RedisConfig>> {
-        let connect_timeout_ms = self.integer("redis", "connect_timeout_ms");
-        let response_timeout_ms = self.integer("redis", "response_timeout_ms");
-        let has_prefix = self.given("redis", "prefix").is_some();
-        let prefix = self.parse("redis", "prefix", value::redis_prefix);
-        let has_ca_file = self.given("redis", "ca_file").is_some();
-        let ca_file = self.redis_ca_file();
-        let has_url = self.given("redis", "url").is_some();
-        let url = self.read("redis", "url", value::text);
-        if has_url && !has_prefix {
-            self.wrong(
-                "redis",
-                "prefix",
-                "is missing, and has no default; choose one name for each environment, such as \
-                 prefix = \"kalends-production\", or set KALENDS_REDIS_PREFIX",
-            );
-        }
-        let (connect_timeout_ms, response_timeout_ms) = (connect_timeout_ms?, response_timeout_ms?);
-        let store_ms = Deadlines::default().store_ms;
-        if connect_timeout_ms + response_timeout_ms >= store_ms {
-            let at_fault = match self.given("redis", "response_timeout_ms") {
-                Some(given) if given.place.is_some() => "response_timeout_ms",
-                _ => "connect_timeout_ms",
-            };
-            let message = format!(
-                "connect_timeout_ms ({connect_timeout_ms}) and response_timeout_ms ({response_timeout_ms}) together must \
-                 stay below {store_ms}, when a command is given up; lower one of them"
-            );
-            self.wrong("redis", at_fault, message);
-            return None;
-        }
-        if has_ca_file {
-            ca_file.as_ref()?;
-        }
-        if !has_url {
-            if has_prefix {
-                prefix?;
-            }
-            return Some(None);
-        }
-        let redis = RedisConfig {
-            url: Secret::new(url?),
-            prefix: prefix?,
-            ca_file,
-            connect_timeout_ms,
-            response_timeout_ms,
-        };
-        // Sends nothing: what the client cannot understand is found here and not at the start.
-        if let Err(bad) = RedisStore::new(redis.settings()) {
-            self.wrong("redis", "url", bad.to_string());
-            return None;
-        }
-        Some(Some(redis))
-    }
-
-    fn redis_ca_file(&mut self) -> Option<PathBuf> {
-        let name = self.read("redis", "ca_file", value::text)?;
-        let place = self.given("redis", "ca_file")?.place.as_ref();
-        let path = self.given.resolve(&name, place);
-        // Read anew at each connecting; here only so that a wrong path is told now.
-        if let Err(message) = read_text(&path, FILE_BYTES_MAX) {
-            let message = format!(
-                "{} {message}; make the file, or correct the path",
-                echo(&name)
-            );
-            self.wrong("redis", "ca_file", message);
-            return None;
-        }
-        Some(path)
     }
 
     fn http(&mut self) -> Option<HttpConfig> {
