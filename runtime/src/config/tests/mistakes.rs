@@ -215,6 +215,11 @@ fn every_mistake_is_named_with_its_line_and_its_cure() {
             &["redis.prefix: is \"a b\"; write 1 to 64 letters, digits, '-', '_' or '.'"],
         ),
         (
+            "[redis]\nurl = \"http://:PLANTED-4f1c@h\"\nprefix = \"a\"",
+            2,
+            &["redis.url: the scheme of the Redis address is unknown: write redis://"],
+        ),
+        (
             "[redis]\nurl = [\"redis://:PLANTED-4f1c@h\"]\nprefix = \"a\"",
             2,
             &["redis.url: is a list; write the secret as text in quotes"],
