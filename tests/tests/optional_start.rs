@@ -279,11 +279,18 @@ fn a_sync_by_hand_and_status_work_beside_running_processes() {
     let (_runtime, neo4j) = neo4j();
     let redis = redis();
     on_redis(&google, &neo4j, &redis).write(folder.path());
+    let users: Vec<String> = google.users().into_iter().map(|user| user.email).collect();
+    // Alone, the command does it itself.
+    let alone = kalends(folder.path(), &["sync", &users[0]]).done();
+    assert!(
+        alone.output.contains("3 events written"),
+        "{}",
+        alone.output
+    );
     let processes = [run(folder.path(), None), run(folder.path(), None)];
     wait_until("first syncs", || {
         status(folder.path())["completed_total"] == 3
     });
-    let users: Vec<String> = google.users().into_iter().map(|user| user.email).collect();
     // Whoever takes the job, the command tells how it ended.
     for user in &users {
         let done = kalends(folder.path(), &["sync", user, "--json"]).done();
@@ -301,4 +308,46 @@ fn a_sync_by_hand_and_status_work_beside_running_processes() {
         process.stop();
     }
     assert_eq!(status(folder.path())["active"], 0);
+}
+
+#[test]
+fn who_left_the_configuration_is_forgotten_when_the_redis_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 2, 3);
+    let (_runtime, neo4j) = neo4j();
+    let mut redis = redis();
+    on_redis(&google, &neo4j, &redis).write(folder.path());
+    let (process, _) = run(folder.path(), None);
+    wait_until("first syncs", || {
+        status(folder.path())["completed_total"] == 2
+    });
+    process.stop();
+
+    let users = || status(folder.path())["sources"][0]["users"].clone();
+    let nobody = KalendsToml::new(&google.url)
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "url", &format!("{:?}", neo4j.url))
+        .set("graph", "password", r#""kalends""#)
+        .set("redis", "url", &format!("{:?}", redis.url()))
+        .set("redis", "prefix", r#""test""#);
+    let one = google.users().remove(0);
+    nobody
+        .clone()
+        .user(&one.email, &one.refresh_token, None)
+        .write(folder.path());
+    redis.kill();
+    let (mut process, _) = run(folder.path(), None);
+    process.wait_for_log("the store is not there yet");
+    redis.restart();
+    process.wait_for_log("no longer configured");
+    process.stop();
+    assert_eq!(users(), 1);
+
+    // One process without any users among many is rather a mistake than a wish.
+    nobody.write(folder.path());
+    let (mut process, _) = run(folder.path(), None);
+    process.wait_for_log("those that the store knows stay");
+    process.wait_for_log("ready");
+    process.stop();
+    assert_eq!(users(), 1);
 }
