@@ -118,7 +118,7 @@ impl RedisStore {
             let stamp = self.asker.schedules(now).await?;
             return Ok(refused(stamp.now, refusal));
         }
-        let command = command.shortened();
+        let command = command.with_times_kept().shortened();
         if jobs::is_end(&command) {
             return match now {
                 None => self.ends.end(command).await,

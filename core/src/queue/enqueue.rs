@@ -32,12 +32,7 @@ impl Queue {
             if self.live(now, &lease).is_none() {
                 return Err(Refusal::LeaseLost);
             }
-            let saved = self.edit_job(&lease.key, |row| {
-                let again = row.progress.as_ref() == Some(&progress);
-                row.progress = Some(progress);
-                again
-            });
-            if saved {
+            if self.has_progress(&lease.key, &progress) {
                 // The reply to this very page was lost: its jobs may have run since.
                 return Ok(Reply::Enqueued {
                     added: 0,
@@ -45,6 +40,7 @@ impl Queue {
                     refused: 0,
                 });
             }
+            self.edit_job(&lease.key, |row| row.progress = Some(progress));
         }
         let (mut added, mut coalesced, mut refused) = (0, 0, 0);
         for job in jobs {
@@ -80,6 +76,12 @@ impl Queue {
             coalesced,
             refused,
         })
+    }
+
+    /// Whether a fan-out's progress is this text already.
+    pub(super) fn has_progress(&self, key: &JobKey, progress: &str) -> bool {
+        let row = self.jobs.get(key);
+        row.and_then(|row| row.progress.as_deref()) == Some(progress)
     }
 
     pub(super) fn remove(&mut self, key: &JobKey) -> Reply {

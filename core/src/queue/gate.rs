@@ -134,16 +134,15 @@ impl Queue {
         if let Some(progress) = progress {
             match user_key(&lease.key) {
                 Some(user) => {
-                    let further = self.edit_user(&user, |row| {
-                        let further = row.state.cursor.as_ref() != Some(&progress);
-                        row.state.cursor = Some(progress);
-                        further
-                    });
-                    if further {
+                    let state = self.user_of(&lease.key);
+                    let cursor = state.and_then(|state| state.cursor.as_ref());
+                    if cursor != Some(&progress) {
+                        self.edit_user(&user, |row| row.state.cursor = Some(progress));
                         // A job that gets further each time is no poison, however often its process is killed.
                         self.edit_job(&lease.key, |row| row.stalls = 0);
                     }
                 }
+                None if self.has_progress(&lease.key, &progress) => {}
                 None => self.edit_job(&lease.key, |row| row.progress = Some(progress)),
             }
         }
@@ -193,8 +192,11 @@ impl Queue {
     pub(super) fn pause(&mut self, source: Option<SourceName>, reason: String) -> Reply {
         let reason = short(reason);
         for source in self.named_or_all(source) {
-            let paused = Some(reason.clone());
-            self.sources.edit(&source, |row| row.paused = paused);
+            let row = self.sources.get(&source).expect("it was listed");
+            if row.paused.as_ref() != Some(&reason) {
+                let paused = Some(reason.clone());
+                self.sources.edit(&source, |row| row.paused = paused);
+            }
         }
         Reply::Done
     }

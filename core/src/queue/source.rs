@@ -86,7 +86,9 @@ impl Queue {
     ) -> Result<Reply, Refusal> {
         self.check_source(source)?;
         check_limit("jobs", jobs)?;
-        self.sources.edit(source, |row| row.settings.jobs = jobs);
+        if self.settings(source).jobs != jobs {
+            self.sources.edit(source, |row| row.settings.jobs = jobs);
+        }
         Ok(Reply::Done)
     }
 }

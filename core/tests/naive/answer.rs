@@ -61,6 +61,7 @@ impl Model {
                             for user in &mut self.users {
                                 if let Some(first) = first
                                     && user.source == definition.source
+                                    && user.state.parked.is_none()
                                 {
                                     user.state.due_at = user.state.due_at.min(first);
                                 }
@@ -437,7 +438,7 @@ impl Model {
             }
             Command::RetryFailed { number } => {
                 let mut count = 0;
-                for entry in self.finished.clone() {
+                for entry in self.by_source() {
                     let listing = &entry.listing;
                     let meant = number.is_none() || number == listing.number;
                     if listing.state != JobState::Failed || !meant {
