@@ -9,8 +9,8 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{BATCH_MAX, LEASE_MS_MAX, Lease, LeaseRef, LeaseToken, Refusal, Reply};
-use super::records::{check_size, user_key};
+use super::command::{Lease, LeaseRef, LeaseToken, Refusal, Reply};
+use super::records::user_key;
 use super::rows::{ActiveLease, FlowRow};
 use super::state::{JobKey, SourceSettings};
 use super::{CLAIM_BATCH_MAX, EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
@@ -33,10 +33,6 @@ pub(super) struct Claim {
 
 impl Queue {
     pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Refusal> {
-        check_size("slots", claim.slots as usize, BATCH_MAX)?;
-        check_size("fan-out slots", claim.fan_out_slots as usize, BATCH_MAX)?;
-        check_size("held leases", claim.held.len(), BATCH_MAX)?;
-        check_lease_ms(claim.lease_ms)?;
         let batch_max = u32::try_from(CLAIM_BATCH_MAX).expect("a batch is small");
         claim.slots = claim.slots.min(batch_max);
         claim.fan_out_slots = claim.fan_out_slots.min(batch_max);
@@ -287,13 +283,4 @@ impl FlowRow {
             Some(ramp)
         });
     }
-}
-
-pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Refusal> {
-    if (1..=LEASE_MS_MAX).contains(&lease_ms) {
-        return Ok(());
-    }
-    Err(Refusal::TooLarge {
-        what: format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"),
-    })
 }

@@ -4,8 +4,8 @@
 //! that comes while the job is active makes it run once more afterwards, so that no wish is lost to a sync that had
 //! already looked. A job that waits after a failed attempt keeps its wait, unless somebody asks for "sync now".
 
-use super::command::{BATCH_MAX, CURSOR_BYTES_MAX, LeaseRef, NewJob, Priority, Refusal, Reply};
-use super::records::{check_size, sync_key};
+use super::command::{LeaseRef, NewJob, Priority, Refusal, Reply};
+use super::records::sync_key;
 use super::rows::{UserKey, Wish};
 use super::state::JobKey;
 use super::{Queue, SYNC_NOW_INTERVAL_MS};
@@ -20,15 +20,8 @@ impl Queue {
         jobs: Vec<NewJob>,
         checkpoint: Option<(LeaseRef, String)>,
     ) -> Result<Reply, Refusal> {
-        check_size("jobs", jobs.len(), BATCH_MAX)?;
         self.check_source(source)?;
         if let Some((lease, progress)) = checkpoint {
-            check_text_size("progress", Some(&progress))?;
-            if matches!(lease.key, JobKey::Sync { .. }) {
-                return Err(Refusal::Invalid {
-                    what: "only a fan-out's lease goes with an enqueue".to_owned(),
-                });
-            }
             if self.live(now, &lease).is_none() {
                 return Err(Refusal::LeaseLost);
             }
@@ -101,18 +94,5 @@ impl Queue {
         Err(Refusal::UnknownSource {
             source: source.clone(),
         })
-    }
-}
-
-/// Refuses a cursor or progress that is too long.
-pub(super) fn check_text_size(what: &str, text: Option<&String>) -> Result<(), Refusal> {
-    match text {
-        Some(text) if text.len() > CURSOR_BYTES_MAX => Err(Refusal::TooLarge {
-            what: format!(
-                "{what} of {} bytes; at most {CURSOR_BYTES_MAX} are kept",
-                text.len()
-            ),
-        }),
-        _ => Ok(()),
     }
 }

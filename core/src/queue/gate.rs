@@ -3,10 +3,10 @@
 //! "Slow down" is never a failure: the job goes back unharmed, a gate closes, and everybody who runs already is told
 //! to wait at the next request. A gate only ever moves away from now; when it opens, a ramp lets starts in one by one.
 
-use super::command::{BATCH_MAX, LeaseRef, Refusal, Reply};
-use super::enqueue::check_text_size;
-use super::records::{check_size, user_key};
-use super::rows::{Ramp, opens_at, short};
+use super::check::check_size;
+use super::command::{LeaseRef, Refusal, Reply};
+use super::records::user_key;
+use super::rows::{Ramp, opens_at};
 use super::state::JobKey;
 use super::{GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, PAUSED_RECHECK_MS, Queue};
 use crate::failure::LimitScope;
@@ -26,11 +26,6 @@ impl Queue {
     pub(super) fn limited(&mut self, now: Timestamp, limited: Limited) -> Result<Reply, Refusal> {
         let lease = &limited.lease;
         let user = user_key(&lease.key);
-        if user.is_none() && limited.scope == LimitScope::User {
-            return Err(Refusal::Invalid {
-                what: "a fan-out has no user whose gate could close".to_owned(),
-            });
-        }
         let ended = self.is_ended(now, lease);
         if ended == Ok(true) {
             return Ok(Reply::AlreadyDone);
@@ -80,7 +75,7 @@ impl Queue {
             let until = gate_until(now, limited, row.limited_in_a_row);
             let until = row.gate_until.map_or(until, |before| before.max(until));
             row.gate_until = Some(until);
-            row.gate_reason = Some(short(limited.reason.clone()));
+            row.gate_reason = Some(limited.reason.clone());
             until
         })?;
         self.start_ramp(source, until);
@@ -120,8 +115,6 @@ impl Queue {
         progress: Option<String>,
         requests: u32,
     ) -> Result<Reply, Refusal> {
-        check_text_size("progress", progress.as_ref())?;
-        check_size("requests", requests as usize, BATCH_MAX)?;
         if self.live(now, lease).is_none() {
             return Err(Refusal::LeaseLost);
         }
@@ -190,7 +183,6 @@ impl Queue {
     }
 
     pub(super) fn pause(&mut self, source: Option<SourceName>, reason: String) -> Reply {
-        let reason = short(reason);
         for source in self.named_or_all(source) {
             let row = self.sources.get(&source).expect("it was listed");
             if row.paused.as_ref() != Some(&reason) {

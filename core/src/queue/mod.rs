@@ -45,11 +45,10 @@ mod tests;
 pub use command::{Command, Reply};
 pub use restore::{Change, RestoreError};
 
-use claim::{Claim, check_lease_ms};
-use command::{BATCH_MAX, LeaseRef, Refusal};
+use claim::Claim;
+use command::{LeaseRef, Refusal};
 use gate::Limited;
 use index::Index;
-use records::check_size;
 use rows::{
     FinishedRow, FlowRow, JobRow, MetaRow, ScheduleRow, SourceRow, UserFlowRow, UserKey, UserRow,
 };
@@ -157,7 +156,8 @@ impl Queue {
         let command = command.with_times_kept();
         let before = self.touches();
         self.mind_the_clock(now);
-        let reply = self.dispatch(now, command);
+        let checked = command.check();
+        let reply = checked.and_then(|()| self.dispatch(now, command.shortened()));
         let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
         if self.touches() > before {
             self.edit_meta(|meta| meta.changed_at = meta.changed_at.max(now));
@@ -300,8 +300,6 @@ impl Queue {
         leases: Vec<LeaseRef>,
         lease_ms: u64,
     ) -> Result<Reply, Refusal> {
-        check_size("leases", leases.len(), BATCH_MAX)?;
-        check_lease_ms(lease_ms)?;
         let mut lost = Vec::new();
         for lease in leases {
             if self.live(now, &lease).is_some() {

@@ -260,13 +260,3 @@ pub(super) fn sync_key((source, user): &UserKey) -> JobKey {
         user: user.clone(),
     }
 }
-
-/// Refuses `count` if it is above `count_max`; `what` names the thing, in the plural.
-pub(super) fn check_size(what: &str, count: usize, count_max: usize) -> Result<(), Refusal> {
-    if count <= count_max {
-        return Ok(());
-    }
-    Err(Refusal::TooLarge {
-        what: format!("{count} {what}; at most {count_max} are allowed in one command"),
-    })
-}

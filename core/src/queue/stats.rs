@@ -1,9 +1,8 @@
 //! What the queue shows of itself: counts and listings, all from the indexes.
 
 use super::Queue;
-use super::command::{BATCH_MAX, Refusal, Reply};
+use super::command::{Refusal, Reply};
 use super::index::by_source;
-use super::records::check_size;
 use super::rows::FinishedRow;
 use super::state::{JobKey, JobListing, JobState, QueueStats, SourceStats};
 use super::table::Table;
@@ -66,7 +65,6 @@ impl Queue {
         offset: u32,
         limit: u32,
     ) -> Result<Reply, Refusal> {
-        check_size("jobs", limit as usize, BATCH_MAX)?;
         let (offset, limit) = (offset as usize, limit as usize);
         let outstanding = |(at, key): &(Timestamp, JobKey)| self.outstanding(key, state, *at);
         let jobs = match state {

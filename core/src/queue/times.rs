@@ -1,7 +1,8 @@
 //! Times as every store keeps them: a command's are brought within [`TIME_MS_MAX`] before it is applied.
 //!
-//! A store that counts in floating point keeps whole numbers exactly up to 2^53 - 1 only. No calendar reaches that far,
-//! but a hostile date or an overflow may; with the same bound everywhere all stores still answer alike.
+//! A store that counts in floating point keeps whole numbers exactly up to 2^53 - 1 only, and the distance of two times
+//! is to be such a number, too. No calendar reaches that far, but a hostile date or an overflow may; with the same bound
+//! everywhere all stores still answer alike.
 
 use super::command::{Command, TIME_MS_MAX};
 use crate::time::Timestamp;

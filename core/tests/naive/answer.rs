@@ -276,15 +276,15 @@ impl Model {
                 Reply::Done
             }
             Command::SetLimit { source, jobs } => {
-                let Some(found) = self.source(&source) else {
-                    return unknown(source);
-                };
                 if let Some(Err(error)) = jobs.map(|limit| limit.validate()) {
                     let what = format!("jobs: {error}");
                     return Reply::Refused {
                         refusal: Refusal::Invalid { what },
                     };
                 }
+                let Some(found) = self.source(&source) else {
+                    return unknown(source);
+                };
                 found.settings.jobs = jobs;
                 Reply::Done
             }

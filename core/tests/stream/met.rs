@@ -105,6 +105,26 @@ impl Met {
         );
     }
 
+    /// Adds what another run met.
+    #[allow(
+        dead_code,
+        reason = "not every test that drives streams runs them side by side"
+    )]
+    pub(crate) fn add(&self, other: Met) {
+        let mut counts = self.counts.borrow_mut();
+        for (outcome, count) in other.counts.into_inner() {
+            *counts.entry(outcome).or_default() += count;
+        }
+    }
+
+    /// Prints the table: each outcome, and how often it was met.
+    #[allow(dead_code, reason = "not every test that drives streams prints it")]
+    pub(crate) fn print(&self) {
+        for (outcome, count) in self.counts.borrow().iter() {
+            println!("{count:>9}  {outcome}");
+        }
+    }
+
     fn meet(&self, outcome: &str) {
         *self.counts.borrow_mut().entry(outcome.into()).or_default() += 1;
     }
