@@ -134,12 +134,13 @@ fn worker(index: u32) -> WorkerId {
 
 fn limit(index: u32) -> Option<Limit> {
     let limit = |count, window_ms| Some(Limit { count, window_ms });
-    match index % 7 {
+    match index % 8 {
         0 => None,
         1 => limit(1, 5_000),
         2 => limit(3, 10_000),
         3 => limit(5, 2_000),
         4 => limit(0, 10_000),
+        5 => limit(100, 60_000),
         _ => limit(20, 30_000),
     }
 }
@@ -147,7 +148,7 @@ fn limit(index: u32) -> Option<Limit> {
 fn settings(index: u32) -> SourceSettings {
     SourceSettings {
         jobs: limit(index),
-        requests_project: limit(index / 7).filter(|limit| limit.count > 0),
+        requests_project: limit(index / 8).filter(|limit| limit.count > 0),
         // Always the same window: how long requests are remembered for a longer one is left open.
         requests_user: (!index.is_multiple_of(5)).then_some(Limit {
             count: 1 + index % 3,

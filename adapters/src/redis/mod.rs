@@ -1,6 +1,10 @@
 //! The queue in Redis: one queue for many processes and machines.
 
+mod check;
+mod failure;
+mod link;
 mod settings;
+mod wake;
 
 use async_trait::async_trait;
 use kalends_core::port::{Store, StoreUnavailable};

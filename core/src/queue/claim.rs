@@ -12,7 +12,7 @@ use super::rows::{ActiveLease, FlowRow};
 use super::state::{JobKey, SourceSettings};
 use super::{EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
 use crate::id::{SourceName, WorkerId};
-use crate::policy::limit::{Limit, ramp_allowance};
+use crate::policy::limit::{Limit, SlidingWindow, ramp_allowance};
 use crate::time::Timestamp;
 
 /// Jobs that one claim looks at in vain, because their user's requests are used up. Such a job then waits aside.
@@ -254,12 +254,12 @@ impl Queue {
 
 impl FlowRow {
     /// How many jobs may start now, as far as the source's limits and its ramp are concerned.
-    fn room(&mut self, now: Timestamp, settings: &SourceSettings) -> u64 {
-        let free = |window: &mut crate::policy::limit::SlidingWindow, limit: Option<&Limit>| {
+    fn room(&self, now: Timestamp, settings: &SourceSettings) -> u64 {
+        let free = |window: &SlidingWindow, limit: Option<&Limit>| {
             limit.map_or(u64::MAX, |limit| u64::from(window.available(now, limit)))
         };
-        let starts = free(&mut self.starts, settings.jobs.as_ref());
-        let requests = free(&mut self.requests, settings.requests_project.as_ref());
+        let starts = free(&self.starts, settings.jobs.as_ref());
+        let requests = free(&self.requests, settings.requests_project.as_ref());
         let ramp = self.ramp.and_then(|ramp| {
             let allowed = ramp_allowance(settings.jobs.as_ref(), now.since_ms(ramp.since))?;
             Some(allowed.saturating_sub(ramp.starts))
@@ -270,11 +270,11 @@ impl FlowRow {
     /// Records starts, each with its first request.
     fn record_starts(&mut self, now: Timestamp, settings: &SourceSettings, starts: u32) {
         // Without a limit nothing is logged: a limit set later counts the starts since then.
-        if settings.jobs.is_some() {
-            self.starts.record(now, starts);
+        if let Some(limit) = &settings.jobs {
+            self.starts.record(now, starts, limit);
         }
-        if settings.requests_project.is_some() {
-            self.requests.record(now, starts);
+        if let Some(limit) = &settings.requests_project {
+            self.requests.record(now, starts, limit);
         }
         self.ramp = self.ramp.and_then(|mut ramp| {
             ramp_allowance(settings.jobs.as_ref(), now.since_ms(ramp.since))?;

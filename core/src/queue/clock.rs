@@ -100,8 +100,8 @@ impl Queue {
             if let Some(ramp) = &mut flow.ramp {
                 ramp.since = ramp.since.min(since_max);
             }
-            flow.starts.record(now, 0);
-            flow.requests.record(now, 0);
+            flow.starts.restamp(now);
+            flow.requests.restamp(now);
             self.flows.insert(&source, flow);
         }
         self.restamp_user_flows(now);

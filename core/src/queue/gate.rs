@@ -180,8 +180,8 @@ impl Queue {
         if wait_until > now {
             return Some(wait_until);
         }
-        if project.is_some() {
-            flow.requests.record(now, requests);
+        if let Some(limit) = &project {
+            flow.requests.record(now, requests, limit);
             self.flows.insert(source, flow);
         }
         if let Some(user) = &user {

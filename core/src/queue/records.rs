@@ -118,7 +118,7 @@ impl Queue {
             // The log would keep old requests for a longer limit to come; for so many users that is too much memory.
             row = UserFlowRow::new();
         }
-        row.requests.record(now, requests);
+        row.requests.record(now, requests, limit);
         row.empty_at = row.requests.opens_at(now, limit, limit.count);
         self.index.user_flows.insert((row.empty_at, key.clone()));
         self.user_flows.insert(key, row);
@@ -163,7 +163,7 @@ impl Queue {
             let Some(limit) = self.settings(&key.0).requests_user else {
                 continue;
             };
-            row.requests.record(now, 0);
+            row.requests.restamp(now);
             row.empty_at = row.requests.opens_at(now, &limit, limit.count);
             self.index.user_flows.insert((row.empty_at, key.clone()));
             self.user_flows.insert(&key, row);

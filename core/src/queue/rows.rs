@@ -12,11 +12,6 @@ use crate::time::Timestamp;
 /// A user of a source.
 pub(super) type UserKey = (SourceName, UserId);
 
-/// Starts are counted to the millisecond.
-const STARTS_GRANULARITY_MS: u64 = 1;
-/// Requests are counted by the second: a window of a minute then takes at most 80 buckets, however many requests.
-const REQUESTS_GRANULARITY_MS: u64 = 1_000;
-
 /// What the queue remembers of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MetaRow {
@@ -61,8 +56,8 @@ pub(super) struct FlowRow {
 impl FlowRow {
     pub(super) fn new() -> Self {
         FlowRow {
-            starts: SlidingWindow::new(STARTS_GRANULARITY_MS),
-            requests: SlidingWindow::new(REQUESTS_GRANULARITY_MS),
+            starts: SlidingWindow::new(),
+            requests: SlidingWindow::new(),
             ramp: None,
         }
     }
@@ -79,7 +74,7 @@ pub(super) struct UserFlowRow {
 impl UserFlowRow {
     pub(super) fn new() -> Self {
         UserFlowRow {
-            requests: SlidingWindow::new(REQUESTS_GRANULARITY_MS),
+            requests: SlidingWindow::new(),
             empty_at: Timestamp::EPOCH,
         }
     }
@@ -186,13 +181,12 @@ pub(super) fn short(mut text: String) -> String {
     text
 }
 
-/// When `wanted` more fit, if nothing else happens; now if there is no limit. Asks a copy: a question changes nothing
-/// that would have to be stored.
+/// When `wanted` more fit, if nothing else happens; now if there is no limit.
 pub(super) fn opens_at(
     window: &SlidingWindow,
     now: Timestamp,
     limit: Option<&Limit>,
     wanted: u32,
 ) -> Timestamp {
-    limit.map_or(now, |limit| window.clone().opens_at(now, limit, wanted))
+    limit.map_or(now, |limit| window.opens_at(now, limit, wanted))
 }

@@ -40,7 +40,7 @@ impl Queue {
         let row = self.sources.get(source).expect("the caller listed it");
         let index = self.index.sources.get(source);
         let index = index.expect("every source has its index");
-        let mut starts = self.flow(source).starts;
+        let starts = self.flow(source).starts;
         let starts_in_window = row.settings.jobs.map_or(0, |limit| {
             // More than the limit may have started before it was lowered; shown is what counts against it.
             u64::from(limit.count - starts.available(now, &limit))

@@ -28,8 +28,8 @@ impl Model {
                         gate: None,
                         reason: None,
                         streak: 0,
-                        starts: SlidingWindow::new(1),
-                        requests: SlidingWindow::new(1_000),
+                        starts: SlidingWindow::new(),
+                        requests: SlidingWindow::new(),
                         ramp: None,
                     });
                     return Reply::Done;
@@ -346,7 +346,7 @@ impl Model {
                             limited_in_a_row: 0,
                         },
                         ended: None,
-                        requests: SlidingWindow::new(1_000),
+                        requests: SlidingWindow::new(),
                     });
                 }
                 Reply::Enrolled {

@@ -89,16 +89,15 @@ impl Model {
             self.sources.iter().map(|one| one.name.clone()).collect();
         sources.sort();
         for name in sources {
-            let mut first = true;
+            let mut started = 0;
             for key in self.line(now, Some(&name)) {
                 let source = self.source(&name).unwrap();
-                if slots == 0 || !source.admits(now) {
+                if slots == 0 || !source.admits(now, started) {
                     break;
                 }
                 let limit = source.settings.requests_user;
                 let user = self.user_of(&key).unwrap();
-                let opens =
-                    limit.map_or(now, |limit| user.requests.clone().opens_at(now, &limit, 1));
+                let opens = limit.map_or(now, |limit| user.requests.opens_at(now, &limit, 1));
                 if opens > now {
                     self.job(&key).unwrap().held = Some(opens);
                     continue;
@@ -106,20 +105,6 @@ impl Model {
                 user.state.last_started_at = Some(now);
                 user.ask(now, limit, 1);
                 let source = self.source(&name).unwrap();
-                // Asking forgets what can matter no more; the windows are asked once in a claim that starts something.
-                if let Some(limit) = source.settings.jobs {
-                    if first {
-                        let _ = source.starts.available(now, &limit);
-                    }
-                    source.starts.record(now, 1);
-                }
-                if let Some(limit) = source.settings.requests_project {
-                    if first {
-                        let _ = source.requests.available(now, &limit);
-                    }
-                    source.requests.record(now, 1);
-                }
-                first = false;
                 if let Some((since, starts)) = &mut source.ramp {
                     *starts += 1;
                     let jobs = source.settings.jobs;
@@ -128,7 +113,15 @@ impl Model {
                     }
                 }
                 slots -= 1;
+                started += 1;
                 leases.push(self.start(now, &key, &worker, lease_ms));
+            }
+            let source = self.source(&name).unwrap();
+            if let Some(limit) = source.settings.jobs {
+                source.starts.record(now, started, &limit);
+            }
+            if let Some(limit) = source.settings.requests_project {
+                source.requests.record(now, started, &limit);
             }
         }
         Reply::Claimed {

@@ -58,7 +58,7 @@ impl Model {
                 .collect();
             let parked = |user: &&&User| user.state.parked.is_some();
             let starts = source.settings.jobs.map_or(0, |limit| {
-                limit.count - source.starts.clone().available(now, &limit)
+                limit.count - source.starts.available(now, &limit)
             });
             sources.push((
                 source.name.clone(),
