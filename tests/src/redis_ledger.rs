@@ -229,7 +229,9 @@ impl Ledger {
                     seen.cursor, seen.ended
                 ));
             }
-            if let Some(next) = next {
+            // What came of a lost stretch's leases is not known; the next one that is known counts.
+            let mut later = mine[place + 1..].iter().map(|(_, later)| *later);
+            if let Some(next) = later.find(|later| !is_lost(later.claimed_at)) {
                 if next.claimed_at < seen.claimed_at && seen.lasts.len() == 1 {
                     wrong.push(format!(
                         "{user}: a larger token was given before the smaller {token}"

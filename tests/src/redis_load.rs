@@ -120,6 +120,7 @@ impl Load {
             worker: WorkerId::new(&name).expect("these names are valid"),
             shared: Arc::clone(&shared),
             failures: 0,
+            unanswered: 0,
         };
         let mut observer = member("observer".to_owned());
         observer.define().await;
@@ -262,6 +263,8 @@ struct Member {
     shared: Arc<Shared>,
     /// Calls in a row that got no answer.
     failures: u32,
+    /// Calls ever that got no answer.
+    unanswered: u64,
 }
 
 /// A lease that a worker holds.
@@ -283,6 +286,7 @@ impl Member {
                 Some(stamped)
             }
             Err(unavailable) => {
+                self.unanswered += 1;
                 {
                     let mut ledger = self.shared.ledger();
                     ledger.unanswered += 1;
@@ -506,9 +510,9 @@ impl Member {
                 at: None,
             }
         };
-        let unanswered = self.shared.ledger().unanswered;
+        let unanswered = self.unanswered;
         let stamped = self.apply(command).await;
-        let sent_again = self.shared.ledger().unanswered > unanswered;
+        let sent_again = self.unanswered > unanswered;
         let end = match (stamped.value, completes) {
             (Reply::Done, true) => End::Completed,
             (Reply::Done, false) => End::Released,

@@ -14,6 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use kalends_adapters::redis::{RedisSettings, RedisStore};
+use kalends_adapters::secret::Secret;
+use kalends_core::time::Timestamp;
 use redis::Value;
 
 use crate::process::{PATIENCE, send_signal, wait_until};
@@ -295,18 +298,28 @@ impl RedisServer {
         assert_eq!(self.cli(&["CONFIG", "SET", name, value]), "OK");
     }
 
-    /// Makes it a replica of `master` and waits until it has the master's data.
+    /// Makes it a replica of the master at this port of 127.0.0.1 and waits until it has the master's data.
     ///
     /// # Panics
     /// If that does not happen.
-    pub fn follow(&self, master: &RedisServer) {
-        if let Some(password) = &master.password {
-            self.configure("masterauth", password);
-        }
-        self.cli(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
+    pub fn follow(&self, master_port: u16) {
+        self.cli(&["REPLICAOF", "127.0.0.1", &master_port.to_string()]);
         wait_until("the replica to follow", || {
             self.info("master_link_status") == "up"
         });
+    }
+
+    /// Its time.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        let answer = self.cli(&["TIME"]);
+        let (seconds, microseconds) = answer.split_once('\n').expect("TIME gives two numbers");
+        let [seconds, microseconds]: [i64; 2] =
+            [seconds, microseconds].map(|number| number.parse().expect("TIME gives numbers"));
+        Timestamp::from_ms(seconds * 1_000 + microseconds / 1_000)
     }
 
     /// Makes it a master of its own.
@@ -329,6 +342,22 @@ impl Drop for RedisServer {
             let _ = child.wait();
         }
     }
+}
+
+/// A store at this address that waits at most a second for a connection or an answer.
+///
+/// # Panics
+/// If the address is not understood.
+#[must_use]
+pub fn store_at(url: &str) -> RedisStore {
+    RedisStore::new(RedisSettings {
+        url: Secret::new(url),
+        prefix: "test".to_owned(),
+        ca_file: None,
+        connect_timeout_ms: 1_000,
+        response_timeout_ms: 1_000,
+    })
+    .expect("the addresses of tests are understood")
 }
 
 /// The address of a server on this machine.
