@@ -241,6 +241,13 @@ async fn a_server_that_loads_its_data_is_away_until_it_has() {
         "for i = 1, 5000 do redis.call('SET', 'other:' .. i, 'x') end",
         "0",
     ]);
+    // Into one file of all keys: while such a one is read, and no log of commands, Redis answers.
+    server.cli(&["BGREWRITEAOF"]);
+    wait_until("the rewrite", || {
+        server
+            .log()
+            .contains("Background AOF rewrite finished successfully")
+    });
     let load = load(&server.url(), 10).await;
     // Redis has both for tests like this one: how long a key takes, in microseconds, and how often it answers meanwhile.
     server.set_for_next_life("key-load-delay", "1000");
