@@ -158,9 +158,9 @@ impl RedisServer {
 
     /// Whether it says anything at all, be it "loading".
     fn answers(&self) -> bool {
-        match self.command(&["PING"]) {
+        match self.value(&["PING"]) {
             Ok(_) => true,
-            Err(text) => text.contains("LOADING") || text.contains("MASTERDOWN"),
+            Err(error) => matches!(error.code(), Some("LOADING" | "MASTERDOWN")),
         }
     }
 
