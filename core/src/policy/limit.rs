@@ -248,8 +248,11 @@ impl SlidingWindow {
     /// to `last_max`, or into a new one at `last_max`.
     fn gather(&mut self, now: Timestamp, last_max: Timestamp, starts: u32) {
         let mut count = starts;
-        while let Some(newest) = self.buckets.pop_back_if(|newest| newest.last > last_max) {
+        while let Some(newest) = self.buckets.back()
+            && newest.last > last_max
+        {
             count = count.saturating_add(newest.count);
+            self.buckets.pop_back();
         }
         if count == 0 {
             return;

@@ -16,6 +16,7 @@
 //! - a job that was taken stays until it is completed, buried in the dead letters, or removed by name
 //! - memory is bounded by users, schedules and the history that is kept
 
+mod check;
 mod claim;
 mod clock;
 pub mod command;
