@@ -200,3 +200,97 @@ fn version_of(text: &str) -> Option<(u64, u64)> {
     let mut parts = text.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::RedisSettings;
+    use crate::secret::Secret;
+
+    fn judged(url: &str, info: &str) -> Result<(), (bool, String)> {
+        let settings = RedisSettings {
+            url: Secret::new(url),
+            prefix: "kalends".to_owned(),
+            ca_file: None,
+            connect_timeout_ms: 1,
+            response_timeout_ms: 1,
+        };
+        let dialer = Dialer::new(&settings, format_key(&settings.prefix)).unwrap();
+        let info = info.replace(' ', "\r\n");
+        judge(&info, "host:1", &dialer).map_err(|error| (error.is_refusal, error.detail))
+    }
+
+    #[test]
+    fn servers_are_judged_by_what_they_say_of_themselves() {
+        const SINGLE: &str = "redis://host";
+        const SENTINEL: &str = "redis+sentinel://host/main";
+        const CLUSTER: &str = "redis+cluster://host";
+        for (url, info) in [
+            (SINGLE, ""),
+            (
+                SINGLE,
+                "redis_version:6.2.0 redis_mode:standalone role:master loading:0",
+            ),
+            (SINGLE, "redis_version:10.0.1 role:master"),
+            (SINGLE, "redis_version:odd"),
+            (
+                SINGLE,
+                "redis_version:6.0.0 server_name:valkey valkey_version:9.0.0 role:master",
+            ),
+            (
+                CLUSTER,
+                "redis_version:7.0.15 redis_mode:cluster role:master",
+            ),
+        ] {
+            assert_eq!(judged(url, info), Ok(()), "{info}");
+        }
+        for (url, info, refusal, words) in [
+            (SINGLE, "redis_version:6.0.16", true, "6.2 or newer"),
+            (SINGLE, "redis_version:5.9", true, "6.2 or newer"),
+            (SINGLE, "redis_mode:sentinel", true, "redis+sentinel://"),
+            (
+                SINGLE,
+                "redis_mode:cluster role:master",
+                true,
+                "redis+cluster://",
+            ),
+            (SINGLE, "redis_version:7.0.0 loading:1", false, "loading"),
+            (
+                SINGLE,
+                "role:slave master_link_status:up",
+                true,
+                "give the master's address",
+            ),
+            (
+                SINGLE,
+                "role:slave master_link_status:down",
+                false,
+                "failover",
+            ),
+            (
+                SENTINEL,
+                "role:slave master_link_status:up",
+                false,
+                "failover",
+            ),
+            (
+                CLUSTER,
+                "redis_mode:cluster role:slave master_link_status:up",
+                false,
+                "failover",
+            ),
+        ] {
+            let (is_refusal, detail) = judged(url, info).unwrap_err();
+            assert_eq!(is_refusal, refusal, "{info}: {detail}");
+            assert!(detail.contains(words), "{info}: {detail}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name() {
+        let info = "# Memory\r\nxmaxmemory:1\r\nmaxmemory_policy:noeviction\r\nmaxmemory:7\r\n";
+        assert_eq!(field(info, "maxmemory"), Some("7"));
+        assert_eq!(field(info, "maxmemory_policy"), Some("noeviction"));
+        assert_eq!(field(info, "policy"), None);
+    }
+}

@@ -6,6 +6,7 @@
 //! with user or password. The codes are those of Redis's own source (`server.c`, `createSharedObjects`, and `acl.c`).
 
 use std::io;
+use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
@@ -16,13 +17,13 @@ const SERVER_TEXT_LENGTH_MAX: usize = 200;
 
 /// Why a call brought no answer of use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CallError {
+pub struct CallError {
     /// What happened and what to do, without secrets.
-    pub(super) detail: String,
+    pub detail: String,
     /// The code of the server's answer (`OOM`, `READONLY`, one that a script gave), if there was an answer.
-    pub(super) code: Option<String>,
+    pub code: Option<String>,
     /// Whether an operator must act; else it may pass by itself.
-    pub(super) is_refusal: bool,
+    pub is_refusal: bool,
 }
 
 impl CallError {
@@ -54,6 +55,14 @@ impl CallError {
     }
 }
 
+impl std::fmt::Display for CallError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for CallError {}
+
 impl From<CallError> for Unusable {
     fn from(error: CallError) -> Unusable {
         match error.is_refusal {
@@ -71,6 +80,7 @@ impl From<CallError> for Unusable {
 /// certificate that is not trusted. All else may pass.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     match code_of(error) {
+        Some("ERR") => is_bad_database(error),
         Some(code) => matches!(
             code,
             "WRONGPASS" | "NOAUTH" | "NOPERM" | "READONLY" | "WRONGTYPE" | "NOPROTO"
@@ -119,9 +129,19 @@ fn is_bad_certificate(error: &RedisError) -> bool {
 }
 
 fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .map(io::Error::kind)
+    // The library keeps what it met in an `Arc`, which is what its `source` gives.
+    let source = std::error::Error::source(error)?;
+    let met = match source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>() {
+        Some(shared) => shared.downcast_ref::<io::Error>(),
+        None => source.downcast_ref::<io::Error>(),
+    };
+    met.map(io::Error::kind)
+}
+
+/// Whether a plain `ERR` is about the database number: there is no such one, or, in a Cluster, only 0.
+fn is_bad_database(error: &RedisError) -> bool {
+    let text = error.detail().unwrap_or_default();
+    text.contains("DB index is out of range") || text.contains("SELECT is not allowed")
 }
 
 fn explain(error: &RedisError, address: &str) -> String {
@@ -184,6 +204,9 @@ fn explain(error: &RedisError, address: &str) -> String {
         "WRONGTYPE" => format!(
             "keys of this prefix in Redis at {address} are of another kind (WRONGTYPE): another program uses them, choose \
              another prefix"
+        ),
+        "ERR" if is_bad_database(error) => format!(
+            "Redis at {address} has no database of this number ({text}): correct the number at the address's end"
         ),
         _ => format!(
             "Redis at {address} answers {}: {text}",
@@ -335,6 +358,12 @@ mod tests {
             (
                 "WRONGTYPE Operation against a key",
                 "another prefix",
+                true,
+                false,
+            ),
+            (
+                "ERR DB index is out of range",
+                "correct the number",
                 true,
                 false,
             ),

@@ -2,18 +2,20 @@
 //!
 //! Problem: a server restarts, hangs, fails over, forgets its scripts, or is not there yet; the core asks again by its
 //! own backoff and wants a prompt and honest answer each time. Idea: there is either one live connection or none. A call
-//! uses it, or makes it first. Whatever shows that the connection is of no more use (see
-//! [`ends_connection`](super::failure::ends_connection)) ends it for everybody, and the next call makes a new one. So
-//! there is no loop, no wait and no background task here, and nothing is sent again behind the core's back: the one
-//! exception is `EVALSHA` after `NOSCRIPT`, which was not executed.
+//! uses it, or makes it first. Whatever shows that the connection is of no more use (`ends_connection` knows) ends it for
+//! everybody, and the next call makes a new one. So there is no loop, no wait and no background task here, and nothing is
+//! sent again behind the core's back: the one exception is `EVALSHA` after `NOSCRIPT`, which was not executed.
 //!
 //! Invariants:
 //! - No lock is held while an answer is awaited: concurrent calls are pipelined, and what is asked at the same moment
 //!   leaves in one write.
 //! - Only one call connects; the others wait for its result and share its failure.
-//! - A connection is used only after the server behind it passed the [`check`](super::check).
+//! - A connection is used only after the server behind it passed the check of its role, memory policy and format.
 
 pub(super) mod dial;
+
+pub use super::failure::CallError;
+pub use super::wake::Wake;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,15 +25,15 @@ use redis::{RedisError, Script, ToRedisArgs, Value};
 use self::dial::{Connection, Dialer, OnPush};
 use super::BadAddress;
 use super::check::{self, Checked};
-use super::failure::{CallError, ends_connection};
+use super::failure::ends_connection;
 use super::settings::RedisSettings;
 
 /// A call that its caller gave up after this long makes the connection suspect: it may be dead, and no later caller may
 /// have more patience.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module's text.
-pub(super) struct Link {
+/// The way to one server: see the module's text. Shared by reference.
+pub struct Link {
     dialer: Arc<Dialer>,
     prefix: String,
     live: Mutex<Option<Connection>>,
@@ -60,7 +62,7 @@ impl Link {
     ///
     /// # Errors
     /// If the settings cannot be understood.
-    pub(super) fn new(settings: &RedisSettings) -> Result<Link, BadAddress> {
+    pub fn new(settings: &RedisSettings) -> Result<Link, BadAddress> {
         Ok(Link {
             dialer: Arc::new(Dialer::new(settings, check::format_key(&settings.prefix))?),
             prefix: settings.prefix.clone(),
@@ -69,9 +71,10 @@ impl Link {
         })
     }
 
-    /// How this link connects, for others that need a connection of their own.
-    pub(super) fn dialer(&self) -> Arc<Dialer> {
-        Arc::clone(&self.dialer)
+    /// A listener for what is published to the prefix's wake-up channel, on a connection of its own.
+    #[must_use]
+    pub fn wake(&self) -> Wake {
+        Wake::new(Arc::clone(&self.dialer), &self.prefix)
     }
 
     /// Runs `script`, all of whose keys have the prefix's hash tag. Connects first if need be. If the server does not
@@ -79,7 +82,7 @@ impl Link {
     ///
     /// # Errors
     /// If no answer came, in which case the script may have been run; or if the server, or the script, answered an error.
-    pub(super) async fn call(
+    pub async fn call(
         &self,
         script: &Script,
         keys: &[impl ToRedisArgs],
@@ -95,7 +98,7 @@ impl Link {
         let connection = self.connection().await?;
         let unanswered = Unanswered::new(&connection);
         let answer = invocation.invoke_async(&mut connection.handle()).await;
-        unanswered.is_answered();
+        unanswered.answered();
         answer.map_err(|error| failed(&connection, &error))
     }
 
@@ -103,7 +106,7 @@ impl Link {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub(super) async fn check(&self) -> Result<(), CallError> {
+    pub async fn check(&self) -> Result<(), CallError> {
         let Some(connection) = self.live() else {
             return self.connection().await.map(drop);
         };
@@ -197,7 +200,7 @@ impl<'a> Unanswered<'a> {
         }
     }
 
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.connection = None;
     }
 }

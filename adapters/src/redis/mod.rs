@@ -21,7 +21,7 @@ mod ends;
 mod failure;
 mod jobs;
 mod layout;
-mod link;
+pub mod link;
 mod look;
 mod outcome;
 mod scripts;
@@ -87,7 +87,7 @@ impl RedisStore {
     /// If the address or the prefix cannot be understood.
     pub fn new(settings: RedisSettings) -> Result<Self, BadAddress> {
         let link = Link::new(&settings)?;
-        let wake = Wake::new(link.dialer(), &settings.prefix);
+        let wake = link.wake();
         let asker = Arc::new(Asker::new(link, &settings.prefix));
         Ok(RedisStore {
             ends: Ends::new(Arc::clone(&asker)),
@@ -118,7 +118,7 @@ impl RedisStore {
             let stamp = self.asker.schedules(now).await?;
             return Ok(refused(stamp.now, refusal));
         }
-        let command = command.shortened();
+        let command = command.with_times_kept().shortened();
         if jobs::is_end(&command) {
             return match now {
                 None => self.ends.end(command).await,

@@ -29,9 +29,9 @@ pub(super) fn channel(prefix: &str) -> String {
     format!("{{{prefix}}}:wake")
 }
 
-/// See the module's text. Listens from the first [`Wake::wait`] until it is dropped.
+/// A listener for wake-ups: see the module's text. Listens from the first [`Wake::wait`] until it is dropped.
 #[derive(Debug)]
-pub(super) struct Wake {
+pub struct Wake {
     dialer: Arc<Dialer>,
     channel: String,
     heard: Arc<Notify>,
@@ -50,7 +50,7 @@ impl Wake {
     }
 
     /// Waits until something was published since the last wait, or may have been. Of several that wait, one is woken.
-    pub(super) async fn wait(&self) {
+    pub async fn wait(&self) {
         self.listen();
         self.heard.notified().await;
     }
@@ -130,7 +130,10 @@ async fn listen_once(
     loop {
         tokio::select! {
             () = lost.notified() => {
-                return CallError::away(format!("the connection to Redis at {} was closed", connection.address));
+                // On the way to the master others may have been dialled, and their loss is none.
+                if connection.is_lost() {
+                    return CallError::away(format!("the connection to Redis at {} was closed", connection.address));
+                }
             }
             () = tokio::time::sleep(PING_EVERY) => {
                 if let Err(error) = connection.ask::<redis::Value>(&redis::cmd("PING")).await {

@@ -3,9 +3,8 @@
 
 use super::HISTORY_KEEP_MAX;
 use super::command::{BATCH_MAX, CURSOR_BYTES_MAX, Command, CommitOutcome, LEASE_MS_MAX, Refusal};
-use super::rows::short;
 use super::state::{JobKey, SourceSettings};
-use crate::failure::LimitScope;
+use crate::failure::{DETAIL_CHARS_MAX, LimitScope};
 use crate::policy::limit::Limit;
 
 impl Command {
@@ -165,4 +164,12 @@ fn check_lease_ms(lease_ms: u64) -> Result<(), Refusal> {
     Err(Refusal::TooLarge {
         what: format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"),
     })
+}
+
+/// `text`, cut to what is kept of an explanation.
+fn short(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS_MAX) {
+        text.truncate(end);
+    }
+    text
 }

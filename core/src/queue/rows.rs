@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommitOutcome, LeaseToken, Priority};
 use super::state::{JobKey, ScheduleState, SourceSettings, UserState};
-use crate::failure::DETAIL_CHARS_MAX;
 use crate::id::{SourceName, UserId, WorkerId};
 use crate::policy::limit::{Limit, SlidingWindow};
 use crate::time::Timestamp;
@@ -171,14 +170,6 @@ pub(super) struct FinishedRow {
     pub(super) nominal_at: Option<Timestamp>,
     pub(super) outcome: Option<CommitOutcome>,
     pub(super) error: Option<String>,
-}
-
-/// `text`, cut to what is kept of an explanation.
-pub(super) fn short(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS_MAX) {
-        text.truncate(end);
-    }
-    text
 }
 
 /// When `wanted` more fit, if nothing else happens; now if there is no limit.

@@ -10,16 +10,16 @@ impl Model {
             .iter()
             .filter(|job| job.lease.is_none() && group(&job.key) == of.cloned())
             .filter(|job| self.ready_at(job) <= now)
-            .map(|job| {
-                let users = self.users.iter().find(|user| sync(user) == job.key);
-                let due = users.map(|user| user.state.due_at).unwrap_or_default();
-                let now_lane = job.priority == Priority::Now;
-                let due = if now_lane { Timestamp::EPOCH } else { due };
-                (!now_lane, job.run_at, due, job.key.clone())
-            })
+            .map(|job| self.place(job))
             .collect();
         ready.sort();
-        ready.into_iter().map(|(_, _, _, key)| key).collect()
+        ready.into_iter().map(|(_, _, key)| key).collect()
+    }
+
+    /// What a job is sorted by within its source, or among the fan-outs.
+    pub(super) fn place(&self, job: &Job) -> (bool, Timestamp, JobKey) {
+        let patient = job.priority != Priority::Now;
+        (patient, self.ready_at(job), job.key.clone())
     }
 
     pub(super) fn claim(
@@ -41,6 +41,8 @@ impl Model {
         if lease_ms == 0 || lease_ms > LEASE_MS_MAX {
             return too_large(format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"));
         }
+        slots = slots.min(100);
+        fan_out_slots = fan_out_slots.min(100);
         let mut expired: Vec<(Timestamp, JobKey)> = self
             .jobs
             .iter()

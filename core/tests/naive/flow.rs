@@ -10,17 +10,18 @@ impl Model {
         jobs: Vec<NewJob>,
         checkpoint: Option<(LeaseRef, String)>,
     ) -> Reply {
+        let is_sync = |(lease, _): &(LeaseRef, String)| group(&lease.key).is_some();
+        if checkpoint.as_ref().is_some_and(is_sync) {
+            return Reply::Refused {
+                refusal: Refusal::Invalid {
+                    what: "only a fan-out's lease goes with an enqueue".to_owned(),
+                },
+            };
+        }
         if self.source(&source).is_none() {
             return unknown(source);
         }
         if let Some((lease, progress)) = checkpoint {
-            if group(&lease.key).is_some() {
-                return Reply::Refused {
-                    refusal: Refusal::Invalid {
-                        what: "only a fan-out's lease goes with an enqueue".to_owned(),
-                    },
-                };
-            }
             if !self.live(now, &lease) {
                 return lost();
             }

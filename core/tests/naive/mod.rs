@@ -102,7 +102,7 @@ impl Model {
         if self.latest.since_ms(now) > 1_000 {
             self.step_back(now);
         }
-        self.answer(now, command)
+        self.answer(now, command.with_times_kept())
     }
 
     /// The last command changed something, so a step back of the clock is measured against it.
@@ -111,7 +111,8 @@ impl Model {
     }
 
     fn step_back(&mut self, now: Timestamp) {
-        let step = self.latest.since_ms(now);
+        let before = self.latest;
+        let step = before.since_ms(now);
         self.latest = now;
         if step > 15 * 60_000 {
             let nearer = |at: &mut Timestamp| {
@@ -141,12 +142,16 @@ impl Model {
         }
         for user in &mut self.users {
             user.state.gate_until = user.state.gate_until.map(|gate| gate.min(day));
-            user.requests.restamp(now);
             let mut sources = self.sources.iter();
             let of = sources.find(|one| one.name == user.source).unwrap();
-            if of.settings.requests_user.is_none() {
+            let left = |limit: &Limit| {
+                let by = before.minus_ms(1_000);
+                user.requests.available(by, limit) == limit.count
+            };
+            if of.settings.requests_user.as_ref().is_none_or(left) {
                 user.requests = SlidingWindow::new();
             }
+            user.requests.restamp(now);
         }
         for source in &mut self.sources {
             source.gate = source.gate.map(|gate| gate.min(day));

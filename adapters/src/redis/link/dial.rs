@@ -338,12 +338,15 @@ impl Dialer {
         address: &str,
     ) -> Result<Client, CallError> {
         let place = match endpoint {
-            Endpoint::Tcp { host, port } if self.place.tls => ConnectionAddr::TcpTls {
-                host: host.clone(),
-                port: *port,
-                insecure: false,
-                tls_params: None,
-            },
+            Endpoint::Tcp { host, port } if self.place.tls => {
+                choose_cryptography();
+                ConnectionAddr::TcpTls {
+                    host: host.clone(),
+                    port: *port,
+                    insecure: false,
+                    tls_params: None,
+                }
+            }
             Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
             Endpoint::Socket(path) => ConnectionAddr::Unix(path.clone()),
         };
@@ -388,6 +391,15 @@ impl Dialer {
             0 => place,
             database => format!("{place}/{database}"),
         }
+    }
+}
+
+/// Makes sure that rustls has a process-wide provider of cryptography. The Redis library lets rustls guess it and panics
+/// where a program was built with two; this is the one that our HTTP client falls back on. Who chose before us is left.
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // It fails only if another thread was first, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     }
 }
 

@@ -14,12 +14,10 @@ for _, count in ipairs({ settings[PROJECT_COUNT] or huge, settings[USER_COUNT] o
         return pack({ now, 'too_large', count })
     end
 end
-if progress then
+if progress and call('HGET', key(block, CURSORS), name) ~= progress then
     if block > 0 then
-        if call('HGET', key(block, CURSORS), name) ~= progress then
-            -- A job that gets further each time is no poison, however often its process is killed.
-            row[STALLS] = 0
-        end
+        -- A job that gets further each time is no poison, however often its process is killed.
+        row[STALLS] = 0
     end
     set_cursor(block, name, progress)
     touch(block, name, row)

@@ -44,10 +44,13 @@ if expired[1] then
     flush()
 end
 
+-- Windows of users' requests that count no more are dropped; nobody sees it, so it does not count as a change. A step
+-- back of the clock by a second is ordinary wobble: what left the window just now may come back into it.
 for block = 1, #source_names do
-    local over = call('ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', now, 'LIMIT', 0, ASKED_DROPPED_MAX)
+    local forgotten_by = meta[CHANGED_AT] - WOBBLE_MS
+    local over = call('ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', forgotten_by, 'LIMIT', 0, ASKED_DROPPED_MAX)
     if over[1] then
-        local settings = source(block)
+        local settings, was_changed = source(block), changed
         local known = load_asked(block, over)
         for i = 1, #over do
             local window = known[over[i]]
@@ -62,6 +65,7 @@ for block = 1, #source_names do
             touch_asked(block, over[i])
         end
         flush_asked()
+        changed = was_changed
     end
 end
 

@@ -14,7 +14,6 @@ if checkpoint then
     end
     if call('HGET', key(0, CURSORS), schedule) == progress then
         -- The reply to this very page was lost: its jobs may have run since.
-        changed = true
         return answer('ok', 0, 0, 0)
     end
     set_cursor(0, schedule, progress)

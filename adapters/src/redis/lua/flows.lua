@@ -1,128 +1,131 @@
 -- What flows through a source: its starts, its requests, and the ramp by which it opens again. Needs windows.lua.
 
 local STARTS, REQUESTS, RAMP_SINCE, RAMP_STARTS = 1, 2, 3, 4
-local RAMP_UNLIMITED_MS, RAMP_UNLIMITED_STARTS, SECOND_MS = 15000, 10, 1000
+local flow, touch_flow, flush_flows, start_ramp, room, record_starts, source_opens_at
+do
+    local RAMP_UNLIMITED_MS, RAMP_UNLIMITED_STARTS, SECOND_MS = 15000, 10, 1000
 
-local flows, flows_touched = {}, {}
+    local flows, flows_touched = {}, {}
 
-local function flow(block)
-    local known = flows[block]
-    if not known then
-        local raw = call('GET', key(block, FLOW))
-        known = raw and decode(raw) or { {}, {}, false, 0 }
-        flows[block] = known
-    end
-    return known
-end
-
-local function touch_flow(block)
-    flows_touched[block] = true
-    changed = true
-end
-
-local function flush_flows()
-    for block in pairs(flows_touched) do
-        call('SET', key(block, FLOW), pack(flows[block]))
-    end
-    flows_touched = {}
-end
-
-local function start_ramp(block, since)
-    local known = flow(block)
-    known[RAMP_SINCE], known[RAMP_STARTS] = since, 0
-    touch_flow(block)
-end
-
--- How many starts in all are allowed since the source opened again; nil once the ramp is over.
-local function ramp_allowance(jobs_count, jobs_ms, elapsed_ms)
-    if jobs_count then
-        if elapsed_ms >= jobs_ms then
-            return nil
+    function flow(block)
+        local known = flows[block]
+        if not known then
+            local raw = call('GET', key(block, FLOW))
+            known = raw and decode(raw) or { {}, {}, false, 0 }
+            flows[block] = known
         end
-        return 1 + floor(jobs_count * elapsed_ms / jobs_ms)
+        return known
     end
-    if elapsed_ms < RAMP_UNLIMITED_MS then
-        return RAMP_UNLIMITED_STARTS * 2 ^ floor(elapsed_ms / SECOND_MS)
-    end
-    return nil
-end
 
--- After how many milliseconds one start more than so far is allowed.
-local function ramp_opens_after_ms(jobs_count, jobs_ms, starts)
-    if jobs_count then
-        return min(math.ceil(starts * jobs_ms / jobs_count), jobs_ms)
+    function touch_flow(block)
+        flows_touched[block] = true
+        changed = true
     end
-    for second = 0, RAMP_UNLIMITED_MS / SECOND_MS - 1 do
-        if RAMP_UNLIMITED_STARTS * 2 ^ second > starts then
-            return second * SECOND_MS
+
+    function flush_flows()
+        for block in pairs(flows_touched) do
+            call('SET', key(block, FLOW), pack(flows[block]))
         end
+        flows_touched = {}
     end
-    return RAMP_UNLIMITED_MS
-end
 
-local function elapsed_ms(since)
-    return max(0, now - since)
-end
+    function start_ramp(block, since)
+        local known = flow(block)
+        known[RAMP_SINCE], known[RAMP_STARTS] = since, 0
+        touch_flow(block)
+    end
 
--- How many jobs may start now, as far as the source's limits and its ramp are concerned.
-local function room(block)
-    local settings, known = source(block), flow(block)
-    local free = huge
-    if settings[JOBS_COUNT] then
-        free = min(free, available(known[STARTS], settings[JOBS_COUNT], settings[JOBS_MS]))
-    end
-    if settings[PROJECT_COUNT] then
-        free = min(free, available(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS]))
-    end
-    if known[RAMP_SINCE] then
-        local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE]))
-        if allowed then
-            free = min(free, max(0, allowed - known[RAMP_STARTS]))
+    -- How many starts in all are allowed since the source opened again; nil once the ramp is over.
+    local function ramp_allowance(jobs_count, jobs_ms, elapsed_ms)
+        if jobs_count then
+            if elapsed_ms >= jobs_ms then
+                return nil
+            end
+            return 1 + floor(jobs_count * elapsed_ms / jobs_ms)
         end
-    end
-    return free
-end
-
--- Records starts, each with its first request.
-local function record_starts(block, starts)
-    local settings, known = source(block), flow(block)
-    if settings[JOBS_COUNT] then
-        record(known[STARTS], starts, settings[JOBS_COUNT], settings[JOBS_MS])
-    end
-    if settings[PROJECT_COUNT] then
-        record(known[REQUESTS], starts, settings[PROJECT_COUNT], settings[PROJECT_MS])
-    end
-    if known[RAMP_SINCE] then
-        if ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE])) then
-            known[RAMP_STARTS] = known[RAMP_STARTS] + starts
-        else
-            known[RAMP_SINCE], known[RAMP_STARTS] = false, 0
+        if elapsed_ms < RAMP_UNLIMITED_MS then
+            return RAMP_UNLIMITED_STARTS * 2 ^ floor(elapsed_ms / SECOND_MS)
         end
-    end
-    touch_flow(block)
-end
-
--- When the source lets its next job start; nil while it is paused.
-local function source_opens_at(block)
-    local settings, known = source(block), flow(block)
-    if settings[PAUSED] then
         return nil
     end
-    local at = settings[CLOSED_UNTIL] or now
-    if known[RAMP_SINCE] then
-        local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE]))
-        if allowed and allowed <= known[RAMP_STARTS] then
-            local after_ms = ramp_opens_after_ms(settings[JOBS_COUNT], settings[JOBS_MS], known[RAMP_STARTS])
-            at = max(at, known[RAMP_SINCE] + after_ms)
+
+    -- After how many milliseconds one start more than so far is allowed.
+    local function ramp_opens_after_ms(jobs_count, jobs_ms, starts)
+        if jobs_count then
+            return min(math.ceil(starts * jobs_ms / jobs_count), jobs_ms)
         end
+        for second = 0, RAMP_UNLIMITED_MS / SECOND_MS - 1 do
+            if RAMP_UNLIMITED_STARTS * 2 ^ second > starts then
+                return second * SECOND_MS
+            end
+        end
+        return RAMP_UNLIMITED_MS
     end
-    if settings[JOBS_COUNT] then
-        at = max(at, opens_at(known[STARTS], settings[JOBS_COUNT], settings[JOBS_MS], 1))
+
+    local function elapsed_ms(since)
+        return max(0, now - since)
     end
-    if settings[PROJECT_COUNT] then
-        at = max(at, opens_at(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS], 1))
+
+    -- How many jobs may start now, as far as the source's limits and its ramp are concerned.
+    function room(block)
+        local settings, known = source(block), flow(block)
+        local free = huge
+        if settings[JOBS_COUNT] then
+            free = min(free, available(known[STARTS], settings[JOBS_COUNT], settings[JOBS_MS]))
+        end
+        if settings[PROJECT_COUNT] then
+            free = min(free, available(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS]))
+        end
+        if known[RAMP_SINCE] then
+            local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE]))
+            if allowed then
+                free = min(free, max(0, allowed - known[RAMP_STARTS]))
+            end
+        end
+        return free
     end
-    return at
+
+    -- Records starts, each with its first request.
+    function record_starts(block, starts)
+        local settings, known = source(block), flow(block)
+        if settings[JOBS_COUNT] then
+            record(known[STARTS], starts, settings[JOBS_COUNT], settings[JOBS_MS])
+        end
+        if settings[PROJECT_COUNT] then
+            record(known[REQUESTS], starts, settings[PROJECT_COUNT], settings[PROJECT_MS])
+        end
+        if known[RAMP_SINCE] then
+            if ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE])) then
+                known[RAMP_STARTS] = known[RAMP_STARTS] + starts
+            else
+                known[RAMP_SINCE], known[RAMP_STARTS] = false, 0
+            end
+        end
+        touch_flow(block)
+    end
+
+    -- When the source lets its next job start; nil while it is paused.
+    function source_opens_at(block)
+        local settings, known = source(block), flow(block)
+        if settings[PAUSED] then
+            return nil
+        end
+        local at = settings[CLOSED_UNTIL] or now
+        if known[RAMP_SINCE] then
+            local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE]))
+            if allowed and allowed <= known[RAMP_STARTS] then
+                local after_ms = ramp_opens_after_ms(settings[JOBS_COUNT], settings[JOBS_MS], known[RAMP_STARTS])
+                at = max(at, known[RAMP_SINCE] + after_ms)
+            end
+        end
+        if settings[JOBS_COUNT] then
+            at = max(at, opens_at(known[STARTS], settings[JOBS_COUNT], settings[JOBS_MS], 1))
+        end
+        if settings[PROJECT_COUNT] then
+            at = max(at, opens_at(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS], 1))
+        end
+        return at
+    end
 end
 
 -- Requests on behalf of single users: a window each, there only while some count. The first field says when none does.

@@ -89,7 +89,7 @@ else
         for i = 1, #names do
             mend_row(block, names[i], known[names[i]])
             local window = windows[names[i]]
-            if window and settings[USER_COUNT] then
+            if window and settings[USER_COUNT] and window[1] > now + step_ms - WOBBLE_MS then
                 restamp(window[2])
                 window[1] = opens_at(window[2], settings[USER_COUNT], settings[USER_MS], settings[USER_COUNT])
                 touch_asked(block, names[i])

@@ -4,8 +4,10 @@ local _, act, value, window_ms = unpack(arguments)
 for block = 1, #source_names do
     local row = source(block)
     if row and act == 'pause' then
-        row[PAUSED] = value
-        touch_source(block)
+        if row[PAUSED] ~= value then
+            row[PAUSED] = value
+            touch_source(block)
+        end
     elseif row and act == 'resume' then
         local shut = row[CLOSED_UNTIL] and row[CLOSED_UNTIL] > now
         if row[PAUSED] or shut then
@@ -15,9 +17,11 @@ for block = 1, #source_names do
             calls_others = true
         end
     elseif row and act == 'limit' then
-        row[JOBS_COUNT], row[JOBS_MS] = value, window_ms
-        touch_source(block)
-        calls_others = true
+        if row[JOBS_COUNT] ~= value or row[JOBS_MS] ~= window_ms then
+            row[JOBS_COUNT], row[JOBS_MS] = value, window_ms
+            touch_source(block)
+            calls_others = true
+        end
     elseif not row then
         return pack({ now, 'unknown' })
     end
