@@ -51,6 +51,8 @@ struct Seen {
     /// Reply by reply: the store's time, and until when the lease lasts.
     lasts: Vec<(Timestamp, Timestamp)>,
     ended: Option<(Timestamp, End)>,
+    /// Ends before that: such as were lost, so that the lease was given again.
+    ended_before: Vec<(Timestamp, End)>,
 }
 
 /// A user in the end, as stored.
@@ -119,6 +121,7 @@ impl Ledger {
                     claimed_at: at,
                     lasts: vec![(at, expires_at)],
                     ended: None,
+                    ended_before: Vec::new(),
                 },
             );
             return;
@@ -145,11 +148,7 @@ impl Ledger {
         self.leases_lost += u64::from(matches!(end, End::Lost | End::Unsure));
         self.done_before += u64::from(matches!(end, End::CompletedBefore | End::ReleasedBefore));
         let seen = self.seen(token);
-        let before = seen.ended.replace((at, end));
-        if let Some(before) = before {
-            self.wrong
-                .push(format!("token {token} ended twice: {before:?}, {end:?}"));
-        }
+        seen.ended_before.extend(seen.ended.replace((at, end)));
     }
 
     fn seen(&mut self, token: u64) -> &mut Seen {
@@ -189,7 +188,7 @@ impl Ledger {
                     "{user}: the job acknowledged at {at:?} never started ({last:?})"
                 ));
             }
-            self.check_user(user, last, lost.is_some(), &is_lost, &mut wrong);
+            self.check_user(user, last, &is_lost, &mut wrong);
         }
         wrong
     }
@@ -198,7 +197,6 @@ impl Ledger {
         &self,
         user: &str,
         last: &Final,
-        may_be_lost: bool,
         is_lost: &impl Fn(Timestamp) -> bool,
         wrong: &mut Vec<String>,
     ) {
@@ -208,9 +206,13 @@ impl Ledger {
             .filter(|(_, seen)| seen.user == *user)
             .collect();
         let completed = |seen: &Seen| seen.ended.filter(|(_, end)| end.is_completion());
-        let (mut all, mut cursor_min) = (0, 0);
+        let (mut kept, mut cursor_min) = (0, 0);
         for (place, (token, seen)) in mine.iter().enumerate() {
-            if seen.cursor < cursor_min {
+            if !seen.ended_before.iter().all(|(at, _)| is_lost(*at)) {
+                wrong.push(format!("{user}, token {token} ended twice: {seen:?}"));
+            }
+            let known = !is_lost(seen.claimed_at);
+            if known && seen.cursor < cursor_min {
                 wrong.push(format!(
                     "{user}, token {token}: the cursor is {}, but {cursor_min} was acknowledged",
                     seen.cursor
@@ -218,12 +220,14 @@ impl Ledger {
             }
             let next = mine.get(place + 1).map(|(_, next)| *next);
             let cursor_next = next.map_or(last.cursor, |next| next.cursor);
-            let gone_back = may_be_lost && cursor_next <= seen.cursor;
+            let known = known
+                && next.is_none_or(|next| !is_lost(next.claimed_at))
+                && seen.ended.is_none_or(|(at, _)| !is_lost(at));
             let counted = match seen.ended {
                 Some((_, End::Unsure)) => (0..=1).contains(&cursor_next.wrapping_sub(seen.cursor)),
                 _ => cursor_next == seen.cursor + u64::from(completed(seen).is_some()),
             };
-            if !counted && !gone_back {
+            if known && !counted {
                 wrong.push(format!(
                     "{user}, token {token}: the cursor was {}, then {cursor_next}; {:?}",
                     seen.cursor, seen.ended
@@ -245,8 +249,8 @@ impl Ledger {
                 }
             }
             if let Some((at, _)) = completed(seen) {
-                all += 1;
                 if !is_lost(at) {
+                    kept += 1;
                     cursor_min = seen.cursor + 1;
                 }
             }
@@ -258,9 +262,9 @@ impl Ledger {
             ));
         }
         let sent = self.sent.get(user).copied().unwrap_or_default();
-        if all > sent {
+        if kept > sent {
             wrong.push(format!(
-                "{user}: sent {sent} times and completed {all} times"
+                "{user}: sent {sent} times and completed {kept} times"
             ));
         }
     }
@@ -279,7 +283,8 @@ impl Seen {
             return None;
         }
         match self.ended {
-            Some((at, End::Completed | End::Released)) if !is_lost(at) => Some(at),
+            // Even if that may be lost: it may have been kept as well.
+            Some((at, End::Completed | End::Released)) => Some(at),
             // It ended at some time before that.
             Some((_, End::CompletedBefore | End::ReleasedBefore | End::Unsure)) => None,
             _ => self
@@ -354,6 +359,15 @@ mod tests {
         ledger.leased("ada", &worker("w"), 11, 1, at(6), at(100));
         ledger.ended(11, at(7), End::CompletedBefore);
         assert_wrong(&ledger, &users(2, 6), "completed 2 times");
+    }
+
+    #[test]
+    fn a_lease_ends_once_unless_its_end_was_lost() {
+        let mut ledger = good();
+        ledger.leased("ada", &worker("w"), 10, 0, at(6), at(100));
+        ledger.ended(10, at(7), End::Completed);
+        assert_wrong(&ledger, &users(1, 2), "ended twice");
+        assert!(ledger.check(&users(1, 2), Some(at(5)..=at(6))).is_empty());
     }
 
     #[test]

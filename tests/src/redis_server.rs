@@ -88,6 +88,8 @@ impl RedisServer {
             format!("dir {}", folder.path().display()),
             "save \"\"".to_owned(),
             "daemonize no".to_owned(),
+            // A replica is given its data at once.
+            "repl-diskless-sync-delay 0".to_owned(),
         ];
         lines.extend(
             options
