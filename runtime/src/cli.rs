@@ -97,7 +97,8 @@ fn word(value: impl clap::ValueEnum) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(after_help = "Examples:\n  \
     kalends run\n  \
-    kalends run --config /etc/kalends.toml --data-dir /var/lib/kalends --log-format json\n\n\
+    kalends run --config /etc/kalends.toml --data-dir /var/lib/kalends --log-format json\n  \
+    KALENDS_REDIS_URL=rediss://cache.example.com KALENDS_REDIS_PREFIX=production kalends run --http 127.0.0.1:7878\n\n\
     Stops on SIGTERM or Ctrl-C: running syncs finish, or are handed back after worker.shutdown_ms.")]
 pub struct RunArgs {
     /// Where the configuration comes from.
@@ -109,6 +110,9 @@ pub struct RunArgs {
     /// The name of this process in logs and status, overruling worker.name
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Serve /healthz and /readyz at this address of this machine, overruling http.listen
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<String>,
     /// The seed of all chance in this process, to repeat a run [default: drawn, and logged]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub seed: Option<String>,
@@ -122,6 +126,7 @@ impl RunArgs {
         let own = [
             ("--concurrency", &self.concurrency),
             ("--node-name", &self.node_name),
+            ("--http", &self.http),
             ("--seed", &self.seed),
         ];
         for (flag, value) in own {
@@ -285,7 +290,7 @@ mod tests {
     #[test]
     fn flags_of_run_reach_the_settings_they_overrule() {
         let typed = "kalends run --config a.toml --data-dir d --log-format json --log-level debug \
-                     --concurrency -3 --node-name n --seed 7";
+                     --concurrency -3 --node-name n --http 127.0.0.1:1 --seed 7";
         let cli = Cli::try_parse_from(typed.split_whitespace()).unwrap();
         let Command::Run(run) = cli.command else {
             panic!("not run");

@@ -7,7 +7,9 @@
 //! |---|---|
 //! | [`config`] | `kalends.toml`, environment and flags, checked |
 //! | [`wiring`] | from a configuration to a node and its ports |
+//! | [`handle`] | [`start`]: a node inside another program, asked and stopped by a handle |
 //! | [`driver`] | the loop that performs what the node names |
+//! | [`http`] | health and readiness over HTTP |
 //! | [`clock`] | clocks for drivers |
 //! | [`commands`], [`cli`], [`exit`], [`logging`], [`say`] | the `kalends` command |
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
@@ -21,7 +23,11 @@ pub mod demo;
 pub mod driver;
 pub mod emulate;
 pub mod exit;
+pub mod handle;
+pub mod http;
 pub mod logging;
 pub mod notices;
 pub mod say;
 pub mod wiring;
+
+pub use handle::{Handle, Readiness, start};

@@ -2,8 +2,49 @@
 //!
 //! A notice holds names, counts, times and explanations without secrets; event texts are in none of them.
 
+use std::collections::BTreeSet;
+
 use kalends_core::node::io::Notice;
 use kalends_core::queue::command::CommitOutcome;
+
+/// A store that stays away is mentioned at least once in so many attempts: at an attempt every four seconds, about
+/// every quarter of an hour.
+const ATTEMPTS_A_LINE_MAX: u32 = 256;
+/// So many different explanations of one outage are each told when they first come.
+const EXPLANATIONS_MAX: usize = 8;
+
+/// Writes notices to the log, and a store that stays away with growing intervals only.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// What was said of the outage under way.
+    told: BTreeSet<String>,
+}
+
+impl Log {
+    /// Writes one notice to the log, unless it says only again what was said shortly before.
+    pub fn log(&mut self, notice: &Notice) {
+        let is_news = self.is_news(notice);
+        if is_news {
+            log(notice);
+        }
+    }
+
+    fn is_news(&mut self, notice: &Notice) -> bool {
+        match notice {
+            Notice::StoreAway {
+                detail, failures, ..
+            } => {
+                let is_new = self.told.len() < EXPLANATIONS_MAX && self.told.insert(detail.clone());
+                is_new || failures.is_power_of_two() || failures % ATTEMPTS_A_LINE_MAX == 0
+            }
+            Notice::StoreBack { .. } => {
+                self.told.clear();
+                true
+            }
+            _ => true,
+        }
+    }
+}
 
 /// Writes one notice to the log.
 pub fn log(notice: &Notice) {
@@ -99,5 +140,34 @@ pub fn log(notice: &Notice) {
                 "this process's clock differs from the store's; the store's counts"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kalends_core::time::Timestamp;
+
+    #[test]
+    fn a_store_that_stays_away_is_told_less_and_less_but_news_at_once() {
+        let mut log = Log::default();
+        let away = |failures: u32, detail: &str| Notice::StoreAway {
+            detail: detail.to_owned(),
+            failures,
+            retry_at: Timestamp::EPOCH,
+        };
+        let told: Vec<u32> = (1..=1_000)
+            .filter(|failures| log.is_news(&away(*failures, "refused")))
+            .collect();
+        assert_eq!(told, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768]);
+        assert!(log.is_news(&away(1_001, "wrong password")));
+        assert!(!log.is_news(&away(1_002, "wrong password")));
+        // However many explanations there are, lines are not.
+        let flood = (0..1_000)
+            .filter(|index| log.is_news(&away(1_025, &index.to_string())))
+            .count();
+        assert_eq!(flood, EXPLANATIONS_MAX - 2);
+        assert!(log.is_news(&Notice::StoreBack { away_ms: 1 }));
+        assert!(log.is_news(&away(3, "refused")));
     }
 }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use kalends_adapters::embedded::{EmbeddedStore, OpenError};
 use kalends_adapters::google::{GoogleCalendar, GoogleSettings, RefreshTokens, ServiceAccountKey};
 use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings, UserDatabases};
+use kalends_adapters::redis::{RedisStore, Unusable};
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{SourceName, UserId, WorkerId};
 use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
-use kalends_core::port::{Graph, Store as _, StoreUnavailable};
+use kalends_core::port::{Graph, Store, StoreUnavailable};
 use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::rng::stable_hash;
@@ -207,11 +208,18 @@ impl UserDatabases for ConfiguredDatabases {
 /// The graph, as configured.
 ///
 /// # Errors
-/// If the address cannot be used.
-pub fn graph(config: &Config, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Graph>, Refused> {
-    let neo4j = match &config.graph {
-        GraphConfig::Embedded => return Ok(Arc::clone(store) as Arc<dyn Graph>),
-        GraphConfig::Neo4j(neo4j) => neo4j,
+/// If the address cannot be used, or the graph is a file of one process and the queue is not.
+pub fn graph(config: &Config, queue: &Queue) -> Result<Arc<dyn Graph>, Refused> {
+    let neo4j = match (&config.graph, queue) {
+        (GraphConfig::Embedded, Queue::Embedded(store)) => {
+            return Ok(Arc::clone(store) as Arc<dyn Graph>);
+        }
+        (GraphConfig::Embedded, Queue::Redis(_)) => {
+            return Err(Refused::bad_input(
+                "graph.kind: \"embedded\" is a file of one process, and the queue in Redis is shared; use \"neo4j\"",
+            ));
+        }
+        (GraphConfig::Neo4j(neo4j), _) => neo4j,
     };
     let databases = match &neo4j.databases {
         GraphDatabases::Shared(name) => Databases::Shared(name.clone()),
@@ -241,7 +249,7 @@ pub fn graph(config: &Config, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Grap
 /// # Errors
 /// If the store does not answer.
 pub async fn forget_removed_users(
-    store: &EmbeddedStore,
+    store: &dyn Store,
     config: &Config,
 ) -> Result<u64, StoreUnavailable> {
     let configured: BTreeSet<&UserId> = config.users.iter().map(|user| &user.id).collect();
@@ -299,23 +307,118 @@ pub async fn store(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Embedde
     Ok(store)
 }
 
-/// Does `work` for as long as the store lives. Without its store a node would back off for ever, looking alive.
-///
-/// # Errors
-/// If the store ends before the work does.
-pub async fn while_stored<T>(
-    store: &EmbeddedStore,
-    work: impl Future<Output = T>,
-) -> Result<T, Refused> {
-    tokio::select! {
-        biased;
-        done = work => Ok(done),
-        () = store.ended() => Err(Refused {
-            exit: Exit::Failed,
-            detail: "the embedded store has stopped by a fault of its own, which the log shows above; \
-                     start the process again: its file holds all that was acknowledged"
-                .to_owned(),
-        }),
+/// The store of the queue: a file of this process, or a Redis that many share.
+#[derive(Clone, Debug)]
+pub enum Queue {
+    /// Opened, locked, and with its orphans back in the queue.
+    Embedded(Arc<EmbeddedStore>),
+    /// It connects when it is first asked, and again whenever the connection was lost.
+    Redis(Arc<RedisStore>),
+}
+
+impl Queue {
+    /// The queue, as configured. A Redis need not be there yet.
+    ///
+    /// # Errors
+    /// If the embedded store cannot be had (see [`store`]), or the address of the Redis cannot be used.
+    pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Refused> {
+        match Queue::redis(config)? {
+            Some(redis) => Ok(redis),
+            None => Ok(Queue::Embedded(store(&config.store.data_dir, clock).await?)),
+        }
+    }
+
+    /// The queue to be looked at only: the embedded store may be open elsewhere.
+    ///
+    /// # Errors
+    /// If there is no embedded store yet, or it cannot be read, or the address of the Redis cannot be used.
+    pub fn open_read_only(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<dyn Store>, Refused> {
+        match Queue::redis(config)? {
+            Some(redis) => Ok(redis.store()),
+            None => Ok(Arc::new(EmbeddedStore::open_read_only(
+                &config.store.data_dir,
+                clock,
+            )?)),
+        }
+    }
+
+    fn redis(config: &Config) -> Result<Option<Self>, Refused> {
+        let Some(redis) = &config.redis else {
+            return Ok(None);
+        };
+        let store = RedisStore::new(redis.settings())
+            .map_err(|bad| Refused::bad_input(format!("redis.url: {bad}")))?;
+        Ok(Some(Queue::Redis(Arc::new(store))))
+    }
+
+    /// The port for a node.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Queue::Embedded(store) => store.clone(),
+            Queue::Redis(store) => store.clone(),
+        }
+    }
+
+    /// Whether other processes may work on it at the same time.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Queue::Redis(_))
+    }
+
+    /// Looks once whether it answers: `Ok(None)` if it does, `Ok(Some(detail))` if it is away but may come by itself.
+    ///
+    /// # Errors
+    /// If it answers and must not be used as it is.
+    pub async fn check(&self) -> Result<Option<String>, Refused> {
+        let Queue::Redis(store) = self else {
+            return Ok(None);
+        };
+        match store.check().await {
+            Ok(()) => Ok(None),
+            Err(Unusable::Away { detail }) => Ok(Some(detail)),
+            Err(Unusable::Refused { detail }) => {
+                Err(Refused::bad_input(format!("redis: {detail}")))
+            }
+        }
+    }
+
+    /// Resolves when it has ended by a fault of its own and cannot come back within this process.
+    async fn ended(&self) {
+        match self {
+            Queue::Embedded(store) => store.ended().await,
+            // Nothing of it lives in this process: it may always come back.
+            Queue::Redis(_) => std::future::pending().await,
+        }
+    }
+
+    /// Lets go of it: an embedded store is free for another process afterwards.
+    pub async fn close(&self) {
+        match self {
+            Queue::Embedded(store) => store.close().await,
+            Queue::Redis(_) => {}
+        }
+    }
+
+    /// Does `work` for as long as the queue can come back. Without its embedded store a node would back off for ever,
+    /// looking alive.
+    ///
+    /// # Errors
+    /// If the store ends before the work does.
+    pub async fn serving<T>(&self, work: impl Future<Output = T>) -> Result<T, Refused> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.ended() => Err(Refused {
+                exit: Exit::Failed,
+                detail: "the embedded store has stopped by a fault of its own, which the log shows above; \
+                         start the process again: its file holds all that was acknowledged"
+                    .to_owned(),
+            }),
+        }
     }
 }
 
@@ -328,11 +431,9 @@ mod tests {
     async fn work_ends_with_its_store() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path(), Arc::new(SystemClock)).await.unwrap();
-        assert_eq!(while_stored(&store, async { 7 }).await, Ok(7));
-        let (ended, ()) = tokio::join!(
-            while_stored(&store, std::future::pending::<()>()),
-            store.close()
-        );
+        let queue = Queue::Embedded(store);
+        assert_eq!(queue.serving(async { 7 }).await, Ok(7));
+        let (ended, ()) = tokio::join!(queue.serving(std::future::pending::<()>()), queue.close());
         assert_eq!(ended.unwrap_err().exit, Exit::Failed);
     }
 }

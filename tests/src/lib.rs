@@ -4,6 +4,7 @@ pub mod google_server;
 pub mod graph_contract;
 pub mod graph_model;
 pub mod graph_rows;
+pub mod http_client;
 pub mod kalends_toml;
 pub mod neo4j_server;
 pub mod process;

@@ -163,6 +163,55 @@ fn missing_secrets_are_named() {
 }
 
 #[test]
+fn a_queue_in_redis_needs_a_prefix_and_a_shared_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = r#""redis://:planted@127.0.0.1:9""#;
+    let embedded = good().set("redis", "url", url);
+    let neo4j = embedded
+        .clone()
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "password", r#""p""#);
+    let cases: [(KalendsToml, &str, &[&str]); 4] = [
+        (
+            neo4j.clone(),
+            "[redis]",
+            &[
+                "redis.prefix: is missing",
+                r#"prefix = "kalends-production""#,
+            ],
+        ),
+        (
+            embedded.set("redis", "prefix", r#""a""#),
+            "url = \"redis",
+            &[
+                "redis.url: ",
+                "graph.kind is \"embedded\"",
+                "kind = \"neo4j\"",
+            ],
+        ),
+        (
+            neo4j.set("redis", "prefix", r#""a:b""#),
+            "prefix",
+            &["redis.prefix: is \"a:b\"", "letters, digits"],
+        ),
+        (
+            good().set("http", "listen", r#""192.0.2.1:7878""#),
+            "listen",
+            &["http.listen: 192.0.2.1:7878", "127.0.0.1:7878"],
+        ),
+    ];
+    for (toml, key, parts) in cases {
+        toml.write(folder.path());
+        let place = format!("kalends.toml:{}: ", line_of(&toml.to_string(), key));
+        let parts: Vec<&str> = parts.iter().copied().chain([place.as_str()]).collect();
+        for command in [&["run"][..], &["config", "check"], &["status"]] {
+            let ended = assert_refused(folder.path(), command, &parts);
+            assert!(!ended.errors.contains("planted"), "{}", ended.errors);
+        }
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once_and_no_secret_with_them() {
     let folder = tempfile::tempdir().unwrap();
     good()

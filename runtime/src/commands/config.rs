@@ -146,7 +146,16 @@ fn in_words(loaded: &Loaded) -> String {
             },
         },
     );
-    line("store", config.store.data_dir.display().to_string());
+    line(
+        "store",
+        match &config.redis {
+            Some(redis) => format!("Redis at {}, prefix {}", redis.address(), redis.prefix),
+            None => config.store.data_dir.display().to_string(),
+        },
+    );
+    if let Some(listen) = config.http.listen {
+        line("http", format!("/healthz and /readyz at http://{listen}"));
+    }
     text
 }
 

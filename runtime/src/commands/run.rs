@@ -1,21 +1,22 @@
 //! `kalends run`: sync all users by the schedule, until told to stop.
+//!
+//! What a person has to put right is found before anything is started, and ends the process with 2. A Redis that is not
+//! there is no such thing: the process starts, says so, and begins when it comes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kalends_core::node::Node;
-use kalends_core::node::io::Notice;
-use kalends_core::time::Clock as _;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use kalends_core::node::HAND_BACK_MS;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::RunArgs;
-use crate::clock::{SteadyClock, SystemClock};
-use crate::config::load;
-use crate::driver::{Effects, Ports, drive};
+use crate::clock::SystemClock;
+use crate::config::{Config, load};
+use crate::driver::Ports;
 use crate::exit::Exit;
-use crate::wiring::{self, Refused};
-use crate::{logging, notices};
+use crate::handle::{Handle, Readiness, Why, start};
+use crate::wiring::{self, Queue, Refused};
+use crate::{http, logging};
 
 /// Runs until SIGTERM or SIGINT; everything is checked before anything is started.
 ///
@@ -24,74 +25,147 @@ use crate::{logging, notices};
 pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Result<Exit, Refused> {
     let loaded = load(&args.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
-    let config = loaded.config;
+    let config = Arc::new(loaded.config);
     logging::start(config.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     // Before anything is opened or started, so that a signal at any time after this ends the process in good order.
-    let unheard = |error: std::io::Error| Refused {
-        exit: Exit::Failed,
-        detail: format!("signals cannot be heard here: {error}"),
+    let mut signals = Signals::hear()?;
+    let listener = match config.http.listen {
+        Some(listen) => Some(http::bind(listen).await?),
+        None => None,
     };
-    let mut term = signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(unheard)?;
     let wall = Arc::new(SystemClock);
     let source = wiring::google(&config, wall.clone())?;
-    let store = wiring::store(&config.store.data_dir, wall).await?;
-    let graph = wiring::graph(&config, &store)?;
+    let queue = Queue::open(&config, wall).await?;
+    let graph = wiring::graph(&config, &queue)?;
+    let away = tokio::select! {
+        checked = queue.check() => checked?,
+        name = signals.next() => {
+            tracing::info!("{name}: stopped before anything was started");
+            return Ok(Exit::Done);
+        }
+    };
     let seed = config.worker.seed.unwrap_or_else(wiring::fresh_seed);
     let settings = wiring::node_settings(&config, seed);
     tracing::info!(
         worker = %settings.worker, seed, users = config.users.len(),
-        schedule = %config.schedule.definition, data_dir = %config.store.data_dir.display(),
+        schedule = %config.schedule.definition, store = %described(&config),
         "started"
     );
-    let forgotten = wiring::forget_removed_users(&store, &config).await;
-    match forgotten {
+    match &away {
+        None => forget_removed_users(&queue, &config).await,
+        Some(detail) => {
+            tracing::warn!("the store is not there yet, work begins when it comes: {detail}");
+        }
+    }
+    let ports = Ports {
+        store: queue.store(),
+        source: Arc::new(source),
+        graph,
+    };
+    let handle = Arc::new(start(settings, ports));
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Some(listener) = listener {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!("/healthz and /readyz are served at http://{address}");
+        }
+        tasks.spawn(http::serve(listener, handle.readiness_changes()));
+    }
+    if away.is_some() {
+        tasks.spawn(forget_when_ready(
+            Arc::clone(&handle),
+            queue.clone(),
+            Arc::clone(&config),
+        ));
+    }
+    tasks.spawn(stop_at_signals(
+        signals,
+        Arc::clone(&handle),
+        config.worker.shutdown_ms,
+    ));
+    let ended = queue.serving(handle.stopped()).await;
+    handle.abandon();
+    tasks.shutdown().await;
+    queue.close().await;
+    match ended? {
+        Why::Asked => {
+            tracing::info!("stopped; schedules and waiting jobs stay in the store");
+            Ok(Exit::Done)
+        }
+        Why::Fault(detail) => Err(Refused {
+            exit: Exit::Failed,
+            detail,
+        }),
+    }
+}
+
+/// Where the queue is, for the log.
+fn described(config: &Config) -> String {
+    match &config.redis {
+        Some(redis) => format!("{} {}", redis.address(), redis.prefix),
+        None => config.store.data_dir.display().to_string(),
+    }
+}
+
+/// Once a start and never later: in a rolling deploy the older processes must not undo what the newer ones, with their
+/// newer list of users, have done.
+async fn forget_removed_users(queue: &Queue, config: &Config) {
+    // An empty list in one process of many is rather a mistake than the wish to begin anew with everybody.
+    if queue.is_shared() && config.users.is_empty() {
+        tracing::warn!("no users are configured here; those that the store knows stay");
+        return;
+    }
+    match wiring::forget_removed_users(&*queue.store(), config).await {
         Ok(0) => {}
         Ok(users) => tracing::info!(users, "no longer configured: not synced any more"),
         Err(unavailable) => tracing::warn!("removed users stay for now: {unavailable}"),
     }
-    let ports = Ports {
-        store: store.clone(),
-        source: Arc::new(source),
-        graph,
-    };
-    let clock = SteadyClock::new(SystemClock.now(), 1);
-    let (stop, stopped) = watch::channel(None);
-    let shutdown_ms = config.worker.shutdown_ms;
-    let signals = tokio::spawn(async move {
-        let name = tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
+}
+
+async fn forget_when_ready(handle: Arc<Handle>, queue: Queue, config: Arc<Config>) {
+    let mut changes = handle.readiness_changes();
+    let ready = changes.wait_for(|readiness| *readiness == Readiness::Ready);
+    if ready.await.is_ok() {
+        forget_removed_users(&queue, &config).await;
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn hear() -> Result<Self, Refused> {
+        let hear = |kind| {
+            signal(kind).map_err(|error| Refused {
+                exit: Exit::Failed,
+                detail: format!("signals cannot be heard here: {error}"),
+            })
         };
-        tracing::info!(
-            shutdown_ms,
-            "{name}: no new syncs; running ones finish or are handed back; again to hand back at once"
-        );
-        stop.send_replace(Some(clock.now().plus_ms(shutdown_ms)));
+        Ok(Signals {
+            term: hear(SignalKind::terminate())?,
+            int: hear(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
         }
-        stop.send_replace(Some(clock.now().plus_ms(kalends_core::node::HAND_BACK_MS)));
-        std::future::pending::<()>().await;
-    });
-    let node = Node::new(clock.now(), settings);
-    let effects = Arc::new(Effects::default());
-    let driven = drive(
-        node,
-        ports,
-        clock,
-        stopped,
-        effects,
-        |_, notice: &Notice| notices::log(notice),
+    }
+}
+
+async fn stop_at_signals(mut signals: Signals, handle: Arc<Handle>, shutdown_ms: u64) {
+    let name = signals.next().await;
+    tracing::info!(
+        shutdown_ms,
+        "{name}: no new syncs; running ones finish or are handed back; again to hand back at once"
     );
-    let driven = wiring::while_stored(&store, driven).await;
-    signals.abort();
-    store.close().await;
-    driven?;
-    tracing::info!("stopped; schedules and waiting jobs stay in the store");
-    Ok(Exit::Done)
+    handle.begin_shutdown(shutdown_ms);
+    signals.next().await;
+    handle.begin_shutdown(HAND_BACK_MS);
 }

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use kalends_adapters::embedded::EmbeddedStore;
 use kalends_core::id::ScheduleName;
 use kalends_core::policy::overload;
 use kalends_core::port::Store;
 use kalends_core::queue::command::{Command, Reply};
 use kalends_core::queue::state::{JobListing, JobState, QueueStats, ScheduleState, SourceStats};
-use kalends_core::time::{Clock as _, SECOND_MS, Timestamp};
+use kalends_core::time::{SECOND_MS, Timestamp};
 use serde_json::{Value, json};
 
 use crate::cli::StatusArgs;
@@ -18,7 +17,7 @@ use crate::clock::SystemClock;
 use crate::config::load;
 use crate::exit::Exit;
 use crate::say::say;
-use crate::wiring::Refused;
+use crate::wiring::{Queue, Refused};
 
 /// Dead letters that are shown.
 const FAILED_SHOWN: u32 = 10;
@@ -41,9 +40,8 @@ pub async fn status(
 ) -> Result<Exit, Refused> {
     let loaded = load(&args.config.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
-    let data_dir = &loaded.config.store.data_dir;
-    let reader = EmbeddedStore::open_read_only(data_dir, Arc::new(SystemClock))?;
-    let status = read(&reader).await?;
+    let reader = Queue::open_read_only(&loaded.config, Arc::new(SystemClock))?;
+    let status = read(&*reader).await?;
     if args.json {
         say(&format!("{}\n", status.json()));
     } else {
@@ -54,7 +52,7 @@ pub async fn status(
 
 async fn read(store: &dyn Store) -> Result<Status, Refused> {
     let mut status = Status {
-        now: SystemClock.now(),
+        now: Timestamp::EPOCH,
         stats: QueueStats::default(),
         schedules: Vec::new(),
         active: Vec::new(),
@@ -76,6 +74,7 @@ async fn read(store: &dyn Store) -> Result<Status, Refused> {
             exit: Exit::Failed,
             detail: unavailable.detail,
         })?;
+        status.now = stamped.now;
         match stamped.value {
             Reply::Stats { stats } => status.stats = stats,
             Reply::Schedules { schedules } => status.schedules = schedules,

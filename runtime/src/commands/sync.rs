@@ -1,29 +1,40 @@
 //! `kalends sync USER`: one user, now, once.
+//!
+//! The job goes into the queue before all that are only scheduled, and this process runs it with a node of one slot. A
+//! queue in Redis is shared, so another process may take the job first: then the user's state tells how it ended.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use kalends_core::id::{SourceName, UserId};
-use kalends_core::node::Node;
 use kalends_core::node::io::Notice;
-use kalends_core::port::Store as _;
+use kalends_core::port::Store;
 use kalends_core::queue::command::{Command, CommitOutcome, NewJob, Priority, Reply};
-use kalends_core::queue::state::JobKey;
-use kalends_core::time::{Clock as _, Timestamp};
+use kalends_core::queue::state::{JobKey, JobListing, JobState, UserState};
+use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::SyncArgs;
-use crate::clock::{SteadyClock, SystemClock};
+use crate::clock::SystemClock;
 use crate::config::{Config, load};
-use crate::driver::{Effects, Ports, drive};
+use crate::driver::Ports;
 use crate::exit::Exit;
+use crate::handle::{Why, start_observed};
+use crate::logging;
 use crate::say::{complain, say};
-use crate::wiring::{self, Refused};
-use crate::{logging, notices};
+use crate::wiring::{self, Queue, Refused};
+
+/// How often a shared queue is asked whether another process has done it, in milliseconds.
+const LOOK_MS: u64 = SECOND_MS / 2;
+/// For so long a sync in a shared queue is waited for, in milliseconds.
+const WAIT_MS_MAX: u64 = 30 * MINUTE_MS;
+/// Finished jobs that are looked through for the user's: more cannot finish between two looks.
+const FINISHED_LOOKED_AT: u32 = 200;
 
 /// How the sync ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Ended {
     Done(CommitOutcome),
     Failed { detail: String, parked: bool },
@@ -32,7 +43,7 @@ enum Ended {
 /// Syncs one user of the configuration and prints how it went.
 ///
 /// # Errors
-/// If something is wrong with what the command was given, or another process has the store.
+/// If something is wrong with what the command was given, another process has the store, or it does not answer.
 pub async fn sync(
     args: &SyncArgs,
     environment: &BTreeMap<String, String>,
@@ -44,8 +55,11 @@ pub async fn sync(
     let user = configured(&config, &args.user)?;
     let wall = Arc::new(SystemClock);
     let source = wiring::google(&config, wall.clone())?;
-    let store = wiring::store(&config.store.data_dir, wall).await?;
-    let graph = wiring::graph(&config, &store)?;
+    let queue = Queue::open(&config, wall).await?;
+    let graph = wiring::graph(&config, &queue)?;
+    if let Some(detail) = queue.check().await? {
+        return Err(failed(detail));
+    }
     let seed = config.worker.seed.unwrap_or_else(wiring::fresh_seed);
     let mut settings = wiring::node_settings(&config, seed);
     // This process does one thing: no ticks, no other user, one slot.
@@ -53,12 +67,72 @@ pub async fn sync(
     settings.fan_out_slots = 0;
     settings.concurrency = 1;
     settings.sources[0].enroll.clear();
-    let defined = settings.sources[0].settings.clone();
-
-    let configured = config.users.iter().find(|known| known.id == user);
-    let grant = wiring::grant(&config, configured.expect("found before"));
     let name = SourceName::google_calendar();
-    let now = SystemClock.now();
+    let define = Command::DefineSource {
+        source: name.clone(),
+        settings: settings.sources[0].settings.clone(),
+    };
+    let enqueued_at = enqueue(&*queue.store(), &config, &user, define).await?;
+
+    let key = JobKey::Sync { source: name, user };
+    let ports = Ports {
+        store: queue.store(),
+        source: Arc::new(source),
+        graph,
+    };
+    let (tell_end, mut own_end) = watch::channel(None);
+    let wanted = key.clone();
+    let handle = start_observed(settings, ports, move |notice| {
+        if let Some(end) = end_of(notice, &wanted) {
+            tell_end.send_if_modified(|first| first.is_none() && first.replace(end).is_none());
+        }
+    });
+    let waited = async {
+        tokio::select! {
+            Ok(end) = own_end.wait_for(Option::is_some) => end.clone(),
+            end = ended_elsewhere(&queue, &key, enqueued_at) => Some(end),
+            () = interrupted() => None,
+            // Told below.
+            _ = handle.stopped() => None,
+        }
+    };
+    let waited = queue.serving(waited).await;
+    let why = match &waited {
+        Ok(_) => {
+            queue
+                .serving(handle.shutdown(config.worker.shutdown_ms))
+                .await
+        }
+        Err(refused) => Err(refused.clone()),
+    };
+    handle.abandon();
+    queue.close().await;
+    if let Why::Fault(detail) = why? {
+        return Err(failed(detail));
+    }
+    // An interruption lets the sync finish, if it does so in time.
+    let late = own_end.borrow().clone();
+    Ok(tell(args, waited?.or(late)))
+}
+
+fn failed(detail: impl Into<String>) -> Refused {
+    Refused {
+        exit: Exit::Failed,
+        detail: detail.into(),
+    }
+}
+
+/// Makes the user known and connected, and puts the job into the queue; when that was, by the store's clock.
+async fn enqueue(
+    store: &dyn Store,
+    config: &Config,
+    user: &UserId,
+    define: Command,
+) -> Result<Timestamp, Refused> {
+    let configured = config.users.iter().find(|known| known.id == *user);
+    let grant = wiring::grant(config, configured.expect("found before"));
+    let source = SourceName::google_calendar;
+    let now = apply(store, define).await?;
     let job = NewJob {
         user: user.clone(),
         run_at: now,
@@ -66,82 +140,154 @@ pub async fn sync(
         priority: Priority::Now,
     };
     let commands = [
-        Command::DefineSource {
-            source: name.clone(),
-            settings: defined,
-        },
         Command::Enroll {
-            source: name.clone(),
+            source: source(),
             users: vec![user.clone()],
             due_at: now,
         },
         Command::Connect {
-            source: name.clone(),
+            source: source(),
             grants: vec![(user.clone(), grant)],
             due_at: now,
             force: true,
         },
         Command::Enqueue {
-            source: name.clone(),
+            source: source(),
             jobs: vec![job],
             checkpoint: None,
         },
     ];
     for command in commands {
-        let reply = store.apply(command).await;
-        let failed = |detail: String| Refused {
-            exit: Exit::Failed,
-            detail,
-        };
-        match reply
-            .map_err(|unavailable| failed(unavailable.detail))?
-            .value
-        {
-            Reply::Refused { refusal } => return Err(failed(refusal.to_string())),
-            _ => continue,
-        }
+        apply(store, command).await?;
     }
+    Ok(now)
+}
 
-    let clock = SteadyClock::new(SystemClock.now(), 1);
-    let (stop, stopped) = watch::channel(None);
-    let stop = Arc::new(stop);
-    let ended: Arc<Mutex<Option<Ended>>> = Arc::default();
-    let key = JobKey::Sync { source: name, user };
-    let ports = Ports {
-        store: store.clone(),
-        source: Arc::new(source),
-        graph,
-    };
-    let shutdown_ms = config.worker.shutdown_ms;
-    let interrupted = tokio::spawn(on_interrupt(Arc::clone(&stop), clock, shutdown_ms));
-    let observe = {
-        let ended = Arc::clone(&ended);
-        move |_: &Node, notice: &Notice| {
-            notices::log(notice);
-            if let Some(end) = end_of(notice, &key) {
-                ended
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert(end);
-                stop.send_replace(Some(clock.now().plus_ms(shutdown_ms)));
+/// Applies a command that is not refused in good order; when, by the store's clock.
+async fn apply(store: &dyn Store, command: Command) -> Result<Timestamp, Refused> {
+    let stamped = store.apply(command).await;
+    let stamped = stamped.map_err(|unavailable| failed(unavailable.detail))?;
+    match stamped.value {
+        Reply::Refused { refusal } => Err(failed(refusal.to_string())),
+        _ => Ok(stamped.now),
+    }
+}
+
+/// Waits until a shared queue says that the sync has ended, here or elsewhere. A queue of this process's own has nothing
+/// to tell that its node does not.
+async fn ended_elsewhere(queue: &Queue, key: &JobKey, enqueued_at: Timestamp) -> Ended {
+    if !queue.is_shared() {
+        return std::future::pending().await;
+    }
+    let store = queue.store();
+    let look = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+            // A store that is away may come back; the node says in the log that it is.
+            if let Some(end) = look(&*store, key, enqueued_at).await {
+                return end;
             }
         }
     };
-    let node = Node::new(clock.now(), settings);
-    let driven = drive(
-        node,
-        ports,
-        clock,
-        stopped,
-        Arc::new(Effects::default()),
-        observe,
-    );
-    let driven = wiring::while_stored(&store, driven).await;
-    interrupted.abort();
-    store.close().await;
-    driven?;
-    let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(tell(args, ended))
+    let waited = tokio::time::timeout(Duration::from_millis(WAIT_MS_MAX), look).await;
+    waited.unwrap_or_else(|_| Ended::Failed {
+        detail: format!(
+            "it did not end within {} minutes; the sync stays in the queue, `kalends status` shows what holds it up",
+            WAIT_MS_MAX / MINUTE_MS
+        ),
+        parked: false,
+    })
+}
+
+async fn look(store: &dyn Store, key: &JobKey, enqueued_at: Timestamp) -> Option<Ended> {
+    let JobKey::Sync { source, user } = key else {
+        panic!("only users are synced by hand, not {key}");
+    };
+    let asked = Command::User {
+        source: source.clone(),
+        user: user.clone(),
+    };
+    let stamped = store.apply(asked).await.ok()?;
+    let Reply::User { state } = stamped.value else {
+        return None;
+    };
+    let Some(state) = state else {
+        return Some(Ended::Failed {
+            detail: "the user was taken out of the queue meanwhile".to_owned(),
+            parked: false,
+        });
+    };
+    if let Some(end) = end_in_state(&state, stamped.now, enqueued_at) {
+        return Some(end);
+    }
+    let started_at = state.last_started_at.filter(|at| *at >= enqueued_at)?;
+    for finished in [JobState::Completed, JobState::Failed] {
+        let listing = Command::Jobs {
+            state: finished,
+            offset: 0,
+            limit: FINISHED_LOOKED_AT,
+        };
+        let Reply::Jobs { jobs } = store.apply(listing).await.ok()?.value else {
+            return None;
+        };
+        let newest = jobs.into_iter().find(|job| job.key == *key);
+        if let Some(job) = newest.filter(|job| job.at >= started_at) {
+            return Some(end_in_history(job));
+        }
+    }
+    None
+}
+
+/// How the sync ended, as far as the user's state tells; `None`: it does not tell.
+fn end_in_state(state: &UserState, now: Timestamp, enqueued_at: Timestamp) -> Option<Ended> {
+    if state.parked.is_some() {
+        let detail = state.last_error.clone();
+        return Some(Ended::Failed {
+            detail: detail.unwrap_or_else(|| "the user is parked".to_owned()),
+            parked: true,
+        });
+    }
+    let started_at = state.last_started_at.filter(|at| *at >= enqueued_at)?;
+    if let Some(until) = state.gate_until.filter(|until| *until > now) {
+        return Some(limited(until, "by another process"));
+    }
+    if state.last_success_at.is_some_and(|at| at >= started_at) {
+        return state.last_outcome.clone().map(Ended::Done);
+    }
+    None
+}
+
+fn end_in_history(job: JobListing) -> Ended {
+    match job.outcome {
+        Some(outcome) => Ended::Done(outcome),
+        None => Ended::Failed {
+            detail: job.error.unwrap_or_else(|| "no reason given".to_owned()),
+            parked: false,
+        },
+    }
+}
+
+fn limited(until: Timestamp, detail: &str) -> Ended {
+    Ended::Failed {
+        detail: format!(
+            "asked to slow down until {until} ({detail}); the sync stays in the queue, and goes on by \
+             `kalends run` or another `kalends sync` then"
+        ),
+        parked: false,
+    }
+}
+
+async fn interrupted() {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
 }
 
 fn configured(config: &Config, wanted: &str) -> Result<UserId, Refused> {
@@ -165,24 +311,6 @@ fn configured(config: &Config, wanted: &str) -> Result<UserId, Refused> {
     })
 }
 
-async fn on_interrupt(
-    stop: Arc<watch::Sender<Option<Timestamp>>>,
-    clock: SteadyClock,
-    shutdown_ms: u64,
-) {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    stop.send_replace(Some(clock.now().plus_ms(shutdown_ms)));
-}
-
 fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
     match notice {
         Notice::JobDone { key, outcome, .. } if key == wanted => Some(Ended::Done(outcome.clone())),
@@ -196,13 +324,7 @@ fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
         }),
         Notice::Limited {
             key, until, detail, ..
-        } if key == wanted => Some(Ended::Failed {
-            detail: format!(
-                "asked to slow down until {until} ({detail}); the sync stays in the queue, and goes on by \
-                 `kalends run` or another `kalends sync` then"
-            ),
-            parked: false,
-        }),
+        } if key == wanted => Some(limited(*until, detail)),
         _ => None,
     }
 }
@@ -257,4 +379,78 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
         complain(&format!("{words}\n"));
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kalends_core::queue::command::ParkReason;
+
+    const BEFORE: Timestamp = Timestamp::from_ms(1_000);
+    const ENQUEUED: Timestamp = Timestamp::from_ms(2_000);
+    const STARTED: Timestamp = Timestamp::from_ms(3_000);
+    const NOW: Timestamp = Timestamp::from_ms(4_000);
+
+    fn skipped() -> CommitOutcome {
+        CommitOutcome::Skipped {
+            note: "x".to_owned(),
+        }
+    }
+
+    fn user() -> UserState {
+        UserState {
+            enrolled_at: BEFORE,
+            due_at: BEFORE,
+            parked: None,
+            grant: None,
+            cursor: None,
+            last_started_at: Some(BEFORE),
+            last_success_at: Some(BEFORE),
+            last_outcome: Some(skipped()),
+            last_error: None,
+            gate_until: None,
+            limited_in_a_row: 0,
+        }
+    }
+
+    #[test]
+    fn only_a_sync_that_began_after_it_was_asked_for_counts() {
+        let end = |state: &UserState| end_in_state(state, NOW, ENQUEUED);
+        assert_eq!(end(&user()), None);
+        // One that ran already when it was asked for is followed by another.
+        let earlier = UserState {
+            last_success_at: Some(NOW),
+            ..user()
+        };
+        assert_eq!(end(&earlier), None);
+        let running = UserState {
+            last_started_at: Some(STARTED),
+            ..user()
+        };
+        assert_eq!(end(&running), None);
+        let done = UserState {
+            last_success_at: Some(NOW),
+            ..running.clone()
+        };
+        assert_eq!(end(&done), Some(Ended::Done(skipped())));
+        let parked = UserState {
+            parked: Some(ParkReason::NeedsReauth),
+            last_error: Some("revoked".to_owned()),
+            ..user()
+        };
+        let expected = Ended::Failed {
+            detail: "revoked".to_owned(),
+            parked: true,
+        };
+        assert_eq!(end(&parked), Some(expected));
+        let gate = |until| UserState {
+            gate_until: Some(until),
+            ..running.clone()
+        };
+        assert_eq!(end(&gate(NOW)), None);
+        assert!(matches!(
+            end(&gate(NOW.plus_ms(1))),
+            Some(Ended::Failed { parked: false, .. })
+        ));
+    }
 }

@@ -40,6 +40,7 @@ pub(super) fn advise(config: &Config, given: &Given) -> Vec<String> {
     load(config, &mut warnings);
     times(config, &mut warnings);
     graph(config, &mut warnings);
+    redis(config, given, &mut warnings);
     permissions(given, &mut warnings);
     warnings
 }
@@ -156,14 +157,48 @@ fn graph(config: &Config, warnings: &mut Vec<String>) {
     }
 }
 
+fn redis(config: &Config, given: &Given, warnings: &mut Vec<String>) {
+    let is_set = |section, key| {
+        let value = given.values.get(&(section, key));
+        value.is_some_and(|value| value.place.is_some())
+    };
+    let Some(redis) = &config.redis else {
+        if is_set("redis", "prefix") {
+            warnings.push(
+                "redis.prefix: is set but redis.url is not, so the queue is in store.data_dir and shared with nobody; set \
+                 redis.url (KALENDS_REDIS_URL), or remove the prefix"
+                    .to_owned(),
+            );
+        }
+        return;
+    };
+    if is_set("store", "data_dir") {
+        warnings
+            .push("store.data_dir: is not used, as the queue is in Redis; remove it".to_owned());
+    }
+    let url = redis.url.expose();
+    if value::redis_has_secret(url) && value::redis_is_readable(url) {
+        warnings.push(format!(
+            "redis.url: sends a password in the clear to {}; use rediss:// if the server speaks TLS",
+            redis.address()
+        ));
+    }
+}
+
 fn permissions(given: &Given, warnings: &mut Vec<String>) {
     let stands_in_file =
         |place: &Place, file: u8| matches!(place, Place::File { order, .. } if *order == file);
     let setting_in_file = SETTINGS
         .iter()
         .filter(|setting| setting.kind == Kind::Secret)
-        .filter_map(|setting| given.values.get(&(setting.section, setting.key)))
-        .filter_map(|value| value.place.as_ref())
+        .filter_map(|setting| {
+            let value = given.values.get(&(setting.section, setting.key))?;
+            // An address without a password is none.
+            let is_secret = setting.section != "redis"
+                || value::text(&value.raw, setting.kind)
+                    .is_ok_and(|url| value::redis_has_secret(&url));
+            is_secret.then_some(value.place.as_ref()?)
+        })
         .any(|place| stands_in_file(place, 0));
     let token_in_file = |file| {
         given

@@ -3,6 +3,7 @@
 //! Each section reads all of its values before it gives up, and gives up only on itself, so that one run names every
 //! problem. A function here returns `None` exactly when it, or something it called, has added a problem.
 
+mod redis;
 mod users;
 
 use std::collections::BTreeMap;
@@ -22,8 +23,8 @@ use super::settings::{self, Kind};
 use super::value::{self, Raw, echo};
 use super::{
     CalendarSelection, Config, GoogleAuth, GoogleConfig, GraphConfig, GraphDatabases,
-    HistoryConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, Neo4jConfig, ScheduleConfig,
-    StoreConfig, UserConfig, WorkerConfig,
+    HistoryConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, Neo4jConfig,
+    ScheduleConfig, StoreConfig, UserConfig, WorkerConfig,
 };
 
 /// The longest name of a process, in bytes: its incarnation's id is made of it and stays below the bound of ids.
@@ -85,6 +86,11 @@ impl<'a> Checker<'a> {
         let google = self.google(auth);
         let graph = self.graph();
         let store = self.store();
+        let redis = self.redis();
+        if let (Some(Some(_)), Some(GraphConfig::Embedded)) = (&redis, &graph) {
+            self.refuse_embedded_graph();
+        }
+        let http = self.http();
         let log = self.log();
         Some(Config {
             schedule: schedule?,
@@ -96,6 +102,8 @@ impl<'a> Checker<'a> {
             users: users?,
             graph: graph?,
             store: store?,
+            redis: redis?,
+            http: http?,
             log: log?,
         })
     }
@@ -460,6 +468,15 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(StoreConfig { data_dir })
+    }
+
+    fn http(&mut self) -> Option<HttpConfig> {
+        let is_given = self.given("http", "listen").is_some();
+        let listen = self.parse("http", "listen", value::loopback);
+        if is_given {
+            listen?;
+        }
+        Some(HttpConfig { listen })
     }
 
     fn log(&mut self) -> Option<LogConfig> {

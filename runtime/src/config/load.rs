@@ -102,7 +102,7 @@ pub fn load(
     let named = find_file(request, environment);
     let set_by_environment = environment
         .keys()
-        .any(|name| is_ours(name) && name != ENVIRONMENT_CONFIG);
+        .any(|name| is_ours(name, environment) && name != ENVIRONMENT_CONFIG);
     if named.is_none() && !set_by_environment {
         return Err(LoadError::Nothing);
     }
@@ -440,15 +440,21 @@ fn gather_outside(
     }
 }
 
-/// Whether a variable is meant for us. A Kubernetes Service that is called `kalends` makes the kubelet set variables of
-/// our prefix in every pod of its namespace (`KALENDS_SERVICE_HOST`, `KALENDS_PORT_80_TCP`, ..): they are nobody's
-/// mistake, and no setting is called so.
-fn is_ours(name: &str) -> bool {
+/// Whether a variable is meant for us. A Kubernetes Service that is called `kalends`, or `kalends-redis`, makes the
+/// kubelet set variables of our prefix in every pod of its namespace (`KALENDS_REDIS_SERVICE_HOST`,
+/// `KALENDS_REDIS_PORT_6379_TCP`, ..): they are nobody's mistake, and no setting is called so. Each such Service is
+/// known by its `.._SERVICE_HOST`.
+fn is_ours(name: &str, environment: &BTreeMap<String, String>) -> bool {
+    let is_of_service = |kind: &str| {
+        name.match_indices(kind).any(|(at, _)| {
+            let service = &name[..at];
+            environment.contains_key(&format!("{service}_SERVICE_HOST"))
+        })
+    };
     name.starts_with(ENVIRONMENT_PREFIX)
-        && name != "KALENDS_PORT"
-        && !["KALENDS_SERVICE_", "KALENDS_PORT_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        && !["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
+            .into_iter()
+            .any(is_of_service)
 }
 
 fn refuse_unknown_variables(
@@ -463,7 +469,7 @@ fn refuse_unknown_variables(
         .filter_map(RawUser::token_variable)
         .collect();
     for name in environment.keys() {
-        let is_known = !is_ours(name)
+        let is_known = !is_ours(name, environment)
             || name == ENVIRONMENT_CONFIG
             || known.contains(name)
             || tokens.contains(name.as_str());

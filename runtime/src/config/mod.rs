@@ -21,8 +21,10 @@ mod tests;
 mod users;
 mod value;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use kalends_adapters::redis::RedisSettings;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{CalendarId, ScheduleName, UserId};
 use kalends_core::policy::{Backoff, Jitter, Limit, ScheduleDefinition, Spread};
@@ -53,8 +55,12 @@ pub struct Config {
     pub users: Vec<UserConfig>,
     /// Where events are written to.
     pub graph: GraphConfig,
-    /// Where the queue is kept.
+    /// Where the queue is kept if not in Redis.
     pub store: StoreConfig,
+    /// The Redis that holds the queue; `None`: it is in the embedded store.
+    pub redis: Option<RedisConfig>,
+    /// What is served over HTTP.
+    pub http: HttpConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -204,6 +210,48 @@ pub enum GraphDatabases {
 pub struct StoreConfig {
     /// The folder of the embedded store; made if it does not exist.
     pub data_dir: PathBuf,
+}
+
+/// Section `[redis]`, if its `url` is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// The address, with whatever secret it holds; [`RedisConfig::address`] may be shown.
+    pub url: Secret,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Certificates that may sign the server's; `None`: those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// How long connecting may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long one answer may take, in milliseconds.
+    pub response_timeout_ms: u64,
+}
+
+impl RedisConfig {
+    /// What the adapter is told.
+    #[must_use]
+    pub fn settings(&self) -> RedisSettings {
+        RedisSettings {
+            url: self.url.clone(),
+            prefix: self.prefix.clone(),
+            ca_file: self.ca_file.clone(),
+            connect_timeout_ms: self.connect_timeout_ms,
+            response_timeout_ms: self.response_timeout_ms,
+        }
+    }
+
+    /// The address without user, password and parameters, for people.
+    #[must_use]
+    pub fn address(&self) -> String {
+        value::redis_address(self.url.expose())
+    }
+}
+
+/// Section `[http]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where health and readiness are served, an address of this machine; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Section `[log]`.

@@ -107,6 +107,9 @@ const fn with_flag(flag: &'static str, setting: Setting) -> Setting {
 
 /// A jitter or a step longer than this only delays users.
 const SPREAD_MS_MAX: u64 = HOUR_MS;
+/// The longest time for connecting to Redis, and the longest for one of its answers, in milliseconds. Together they must
+/// stay below the node's own deadline for a store command, which `check` looks at.
+const REDIS_TIMEOUT_MS_MAX: u64 = 9_000;
 /// A request that takes longer than this is taken for dead.
 const REQUEST_TIMEOUT_MS_MAX: u64 = 10 * MINUTE_MS;
 
@@ -425,7 +428,57 @@ pub const SETTINGS: &[Setting] = &[
             "data_dir",
             Kind::Path,
             Some("\"kalends-data\""),
-            "The folder of the store; made if it does not exist. One process at a time uses it.",
+            "The folder of the store; made if it does not exist. One process at a time uses it. Not used with redis.url.",
+        ),
+    ),
+    setting(
+        "redis",
+        "url",
+        Kind::Secret,
+        None,
+        "The Redis that holds the queue instead of data_dir, so that many processes share it: redis://HOST:6379, \
+         rediss:// for TLS, unix:///SOCKET?db=0, redis+sentinel://HOST:26379,HOST:26379/SERVICE, redis+cluster://HOST:6379; \
+         USER:PASSWORD@ before HOST, /DATABASE after it. Better in the environment. Needs prefix, and graph.kind = \
+         \"neo4j\".",
+    ),
+    setting(
+        "redis",
+        "prefix",
+        Kind::Text,
+        None,
+        "What all keys in Redis begin with: 1 to 64 letters, digits, '-', '_' or '.'. Environments that share a server \
+         must differ in it, so it has no default.",
+    ),
+    setting(
+        "redis",
+        "ca_file",
+        Kind::Path,
+        None,
+        "With rediss://: a file of PEM certificates that may sign the server's, instead of those that the system trusts.",
+    ),
+    setting(
+        "redis",
+        "connect_timeout_ms",
+        Kind::Integer(10, REDIS_TIMEOUT_MS_MAX),
+        Some("2000"),
+        "How long connecting to Redis may take, in milliseconds.",
+    ),
+    setting(
+        "redis",
+        "response_timeout_ms",
+        Kind::Integer(10, REDIS_TIMEOUT_MS_MAX),
+        Some("5000"),
+        "How long one answer of Redis may take, in milliseconds. With connect_timeout_ms it stays below 10000.",
+    ),
+    with_flag(
+        "--http",
+        setting(
+            "http",
+            "listen",
+            Kind::Text,
+            None,
+            "An address of this machine at which /healthz and /readyz are served, like \"127.0.0.1:7878\"; not served if \
+             not set.",
         ),
     ),
     with_flag(

@@ -2,6 +2,7 @@
 
 mod advice;
 mod mistakes;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -348,6 +349,10 @@ fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
             .with_variable("KALENDS_SERVICE_PORT", "80")
             .with_variable("KALENDS_PORT", "tcp://10.0.0.7:80")
             .with_variable("KALENDS_PORT_80_TCP_ADDR", "10.0.0.7")
+            .with_variable("KALENDS_REDIS_SERVICE_HOST", "10.0.0.8")
+            .with_variable("KALENDS_REDIS_SERVICE_PORT_REDIS", "6379")
+            .with_variable("KALENDS_REDIS_PORT", "tcp://10.0.0.8:6379")
+            .with_variable("KALENDS_REDIS_PORT_6379_TCP", "tcp://10.0.0.8:6379")
     };
     let file = "[[users]]\nid = \"ada\"\nrefresh_token = \"t\"\n";
     assert!(
@@ -356,8 +361,9 @@ fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
             .is_ok()
     );
     for setting in settings::SETTINGS {
-        assert!(!setting.environment_name().starts_with("KALENDS_SERVICE_"));
-        assert!(!setting.environment_name().starts_with("KALENDS_PORT"));
+        for kind in ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"] {
+            assert!(!setting.environment_name().contains(kind));
+        }
     }
     // They configure nothing either.
     let empty = Case {
@@ -366,6 +372,8 @@ fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
         flags: Vec::new(),
     };
     assert_eq!(injected(empty).load().unwrap_err(), LoadError::Nothing);
-    let mistake = Case::new(GOOGLE).with_variable("KALENDS_PORTS", "80");
-    assert_holds(&mistake.problems(), &["KALENDS_PORTS"]);
+    for mistake in ["KALENDS_PORTS", "KALENDS_HTTP_PORT"] {
+        let problems = Case::new(GOOGLE).with_variable(mistake, "80").problems();
+        assert_holds(&problems, &[mistake]);
+    }
 }

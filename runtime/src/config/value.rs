@@ -3,7 +3,7 @@
 //! The readers are plain functions from what was given to the value, or to a sentence that says what is wrong and
 //! what would be right. They know nothing of files, lines and keys; whoever calls them adds the place.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use toml::de::DeValue;
 use url::{Host, Url};
@@ -248,6 +248,71 @@ pub(super) fn url(raw: &Raw, kind: Kind) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// A Redis address that the adapter accepted, without its secrets.
+pub(super) fn redis_address(url: &str) -> String {
+    let (scheme, rest) = url.trim().split_once("://").unwrap_or(("redis", ""));
+    let shown = if scheme == "unix" {
+        let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+        path.split_once('?').map_or(path, |(path, _)| path)
+    } else {
+        rest.rsplit_once('@').map_or(rest, |(_, host)| host)
+    };
+    format!("{scheme}://{shown}")
+}
+
+/// Whether a Redis address that the adapter accepted holds a password.
+pub(super) fn redis_has_secret(url: &str) -> bool {
+    let without_query = url.split_once('?').map_or(url, |(address, _)| address);
+    redis_address(url) != without_query.trim()
+}
+
+/// Whether what is sent to a Redis can be read on the way: it goes to another machine, and without TLS.
+pub(super) fn redis_is_readable(url: &str) -> bool {
+    let address = redis_address(url);
+    let (scheme, hosts) = address.split_once("://").unwrap_or_default();
+    let hosts = hosts.split_once('/').map_or(hosts, |(hosts, _)| hosts);
+    let is_here = |host: &str| {
+        ["http://", host]
+            .concat()
+            .parse::<Url>()
+            .is_ok_and(|url| is_loopback(&url))
+    };
+    scheme != "unix" && !scheme.starts_with("rediss") && !hosts.split(',').all(is_here)
+}
+
+/// The longest prefix of keys, in letters.
+const PREFIX_CHARS_MAX: usize = 64;
+
+/// What the keys of one environment begin with.
+pub(super) fn redis_prefix(text: &str) -> Result<String, String> {
+    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if text.len() > PREFIX_CHARS_MAX || !text.chars().all(is_allowed) {
+        return Err(format!(
+            "is {}; write 1 to {PREFIX_CHARS_MAX} letters, digits, '-', '_' or '.', such as \"kalends-production\"",
+            echo(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// An address of this machine, and a port (0: any that is free).
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.trim().parse().map_err(|_| {
+        format!(
+            "is {}; write an address of this machine and a port, such as \"127.0.0.1:7878\" or \"[::1]:7878\"",
+            echo(text)
+        )
+    })?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "{address} can be reached from other machines, and nobody is asked for a password yet (that comes with a \
+             later release); write \"127.0.0.1:{0}\" or \"[::1]:{0}\"",
+            address.port()
+        ));
+    }
+    Ok(address)
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
@@ -306,6 +371,58 @@ mod tests {
         let message = address("https://neo4j:PLANTED@example.com").unwrap_err();
         assert!(message.contains("password"), "{message}");
         assert!(!message.contains("PLANTED"), "{message}");
+    }
+
+    #[test]
+    fn addresses_of_redis_are_shown_without_secrets() {
+        let shown = [
+            ("redis://127.0.0.1:6379/3", "redis://127.0.0.1:6379/3"),
+            ("rediss://u:PLANTED@h:6380", "rediss://h:6380"),
+            ("redis://:PLAN@TED@h", "redis://h"),
+            ("unix:///run/r@1.sock?db=1", "unix:///run/r@1.sock"),
+            ("unix://u:PLANTED@/run/r@1.sock", "unix:///run/r@1.sock"),
+            (
+                "redis+sentinel://u:PLANTED@a:1,b:2/main/0",
+                "redis+sentinel://a:1,b:2/main/0",
+            ),
+        ];
+        for (url, address) in shown {
+            assert_eq!(redis_address(url), address);
+            assert_eq!(redis_has_secret(url), url.contains("PLAN"), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_goes_to_another_machine_without_tls_can_be_read() {
+        for safe in [
+            "redis://127.0.0.1:6379/0",
+            "redis://u:p@localhost",
+            "redis://[::1]:6379",
+            "redis+cluster://127.0.0.1:1,127.0.0.1:2",
+            "unix:///run/redis.sock",
+            "rediss://h",
+            "rediss+sentinel://h:1/s",
+        ] {
+            assert!(!redis_is_readable(safe), "{safe}");
+        }
+        for open in [
+            "redis://h",
+            "redis://u:p@10.0.0.1:6379/0",
+            "redis+cluster://127.0.0.1:1,h:2",
+        ] {
+            assert!(redis_is_readable(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn http_is_served_to_this_machine_only() {
+        assert!(loopback("127.0.0.1:7878").is_ok());
+        assert!(loopback("[::1]:0").is_ok());
+        let others = loopback("0.0.0.0:80").unwrap_err();
+        assert!(others.contains("write \"127.0.0.1:80\""), "{others}");
+        assert!(loopback("[::]:80").is_err());
+        let nonsense = loopback("localhost").unwrap_err();
+        assert!(nonsense.contains("127.0.0.1:7878"), "{nonsense}");
     }
 
     #[test]

@@ -22,9 +22,9 @@ fn every_mistake_is_named_with_its_line_and_its_cure() {
             &["shedule: is not known; did you mean schedule?"],
         ),
         (
-            "[redis]\nurl = \"redis://127.0.0.1\"",
+            "[valkey]\nurl = \"redis://127.0.0.1\"",
             1,
-            &["redis: is not known; there are schedule, limits"],
+            &["valkey: is not known; there are schedule, limits"],
         ),
         (
             "concurrency = 3",
@@ -200,6 +200,65 @@ fn every_mistake_is_named_with_its_line_and_its_cure() {
                 "graph.password_file: \"p\" cannot be read",
                 "make the file, or correct the path",
             ],
+        ),
+        (
+            "[redis]\nprefix = \"a\"\nurl = \"redis://:PLANTED-4f1c@h\"",
+            3,
+            &[
+                "redis.url: many processes share a queue in Redis, but graph.kind is \"embedded\"",
+                "write kind = \"neo4j\" below [graph]",
+            ],
+        ),
+        (
+            "[redis]\nprefix = \"a b\"",
+            2,
+            &["redis.prefix: is \"a b\"; write 1 to 64 letters, digits, '-', '_' or '.'"],
+        ),
+        (
+            "[redis]\nurl = \"http://:PLANTED-4f1c@h\"\nprefix = \"a\"",
+            2,
+            &["redis.url: the scheme of the Redis address is unknown: write redis://"],
+        ),
+        (
+            "[redis]\nurl = [\"redis://:PLANTED-4f1c@h\"]\nprefix = \"a\"",
+            2,
+            &["redis.url: is a list; write the secret as text in quotes"],
+        ),
+        (
+            "[redis]\nresponse_timeout_ms = 8000",
+            2,
+            &[
+                "redis.response_timeout_ms: connect_timeout_ms (2000) and response_timeout_ms (8000) together must stay \
+                 below 10000",
+            ],
+        ),
+        (
+            "[redis]\nconnect_timeout_ms = 5000",
+            2,
+            &["redis.connect_timeout_ms: connect_timeout_ms (5000)"],
+        ),
+        (
+            "[redis]\nresponse_timeout_ms = 0",
+            2,
+            &["redis.response_timeout_ms: is 0; write a whole number from 10 to 9000"],
+        ),
+        (
+            "[redis]\nca_file = \"ca.pem\"",
+            2,
+            &["redis.ca_file: \"ca.pem\" cannot be read"],
+        ),
+        (
+            "[http]\nlisten = \"0.0.0.0:7878\"",
+            2,
+            &[
+                "http.listen: 0.0.0.0:7878 can be reached from other machines",
+                "write \"127.0.0.1:7878\"",
+            ],
+        ),
+        (
+            "[http]\nlisten = 7878",
+            2,
+            &["http.listen: is a number; write one line of text in quotes"],
         ),
         (
             "[log]\nlevel = \"verbose\"",

@@ -1,0 +1,380 @@
+//! Kalends inside another program: started with one call, asked and stopped by a handle.
+//!
+//! A host application must not depend on a store that may be away. So [`start`] returns at once and never fails for
+//! what the world does: the node asks the store by itself, with growing intervals, and begins when it answers. What it
+//! is at is told by [`Handle::readiness`], and changes of it by [`Handle::readiness_changes`]. A fault inside ends the
+//! node and not the host; the handle then says why.
+//!
+//! `kalends run` is this, with signals and a configuration.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use kalends::clock::SystemClock;
+//! use kalends::driver::Ports;
+//! use kalends::handle::{Readiness, Why, start};
+//! use kalends_adapters::embedded::EmbeddedStore;
+//! use kalends_adapters::google::{GoogleAuth, GoogleCalendar, GoogleSettings, RefreshTokens};
+//! use kalends_adapters::secret::Secret;
+//! use kalends_core::id::{SourceName, UserId, WorkerId};
+//! use kalends_core::node::settings::{NodeSettings, SourceDefinition};
+//! use kalends_core::queue::state::SourceSettings;
+//! use kalends_core::sync::SyncSettings;
+//!
+//! /// The host's own accounts; here nobody has connected a calendar yet.
+//! struct Accounts;
+//!
+//! impl RefreshTokens for Accounts {
+//!     fn refresh_token(&self, _: &UserId) -> Option<Secret> {
+//!         None
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! let clock = Arc::new(SystemClock);
+//! let store = Arc::new(EmbeddedStore::open(folder, clock.clone())?);
+//! let auth = GoogleAuth::RefreshTokens {
+//!     client_id: "....apps.googleusercontent.com".to_owned(),
+//!     client_secret: Secret::new("...".to_owned()),
+//!     tokens: Arc::new(Accounts),
+//! };
+//! let google = GoogleSettings {
+//!     api_base_url: "https://www.googleapis.com/calendar/v3".to_owned(),
+//!     token_url: "https://oauth2.googleapis.com/token".to_owned(),
+//!     request_timeout_ms: 20_000,
+//!     auth,
+//! };
+//! let ports = Ports {
+//!     store: store.clone(),
+//!     source: Arc::new(GoogleCalendar::new(google, clock)?),
+//!     graph: store.clone(),
+//! };
+//! let mut settings = NodeSettings::new(WorkerId::new("host-1")?, 42);
+//! settings.sources.push(SourceDefinition {
+//!     name: SourceName::google_calendar(),
+//!     settings: SourceSettings::default(),
+//!     sync: SyncSettings::default(),
+//!     enroll: Vec::new(),
+//! });
+//!
+//! let kalends = start(settings, ports);
+//! let mut changes = kalends.readiness_changes();
+//! changes.wait_for(|readiness| *readiness == Readiness::Ready).await?;
+//! // ... the host does what it is there for ...
+//! assert_eq!(kalends.shutdown(5_000).await, Why::Asked);
+//! store.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use kalends_core::id::{SourceName, UserId};
+use kalends_core::node::Node;
+use kalends_core::node::io::Notice;
+use kalends_core::node::settings::NodeSettings;
+use kalends_core::port::{Store, StoreUnavailable};
+use kalends_core::queue::command::{Command, NewJob, ParkReason, Priority, Reply};
+use kalends_core::time::{Clock as _, Timestamp};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError};
+
+use crate::clock::{SteadyClock, SystemClock};
+use crate::driver::{Effects, Ports, drive};
+use crate::notices;
+
+/// What a started node is at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The store is being told of sources, schedules and users.
+    Starting,
+    /// Ticks are fired and jobs are taken.
+    Ready,
+    /// The store does not answer, or refuses. It is asked again by itself.
+    StoreAway {
+        /// Since when, by this process's clock.
+        since: Timestamp,
+        /// What it said last, without secrets.
+        detail: String,
+        /// When it is asked again, by this process's clock.
+        retry_at: Timestamp,
+    },
+    /// No new jobs are taken; those that run finish or are handed back.
+    Stopping,
+    /// Nothing is done any more.
+    Stopped {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Why a node has stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody asked for it: jobs are finished or handed back.
+    Asked,
+    /// It ended by a fault, or without being asked; its jobs are taken over when their leases expire. In words.
+    Fault(String),
+}
+
+/// Why a sync could not be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotEnqueued {
+    /// The store does not answer. Asking again later is safe.
+    StoreAway(StoreUnavailable),
+    /// The source has no such user: enroll the user first.
+    UnknownUser,
+    /// The user is parked; with [`ParkReason::NeedsReauth`] the user must connect again.
+    Parked(ParkReason),
+    /// The store refused; in words.
+    Refused(String),
+}
+
+impl fmt::Display for NotEnqueued {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotEnqueued::StoreAway(unavailable) => {
+                write!(formatter, "the store does not answer: {unavailable}")
+            }
+            NotEnqueued::UnknownUser => formatter.write_str("no such user is enrolled"),
+            NotEnqueued::Parked(ParkReason::NeedsReauth) => {
+                formatter.write_str("the user is parked, and must connect again")
+            }
+            NotEnqueued::Parked(ParkReason::Operator) => {
+                formatter.write_str("the user was parked by an operator")
+            }
+            NotEnqueued::Refused(words) => write!(formatter, "the store refused: {words}"),
+        }
+    }
+}
+
+impl std::error::Error for NotEnqueued {}
+
+/// A started node. Dropping the handle leaves the node at work, for as long as the tokio runtime lives.
+#[derive(Debug)]
+pub struct Handle {
+    clock: SteadyClock,
+    store: AnyStore,
+    stop: watch::Sender<Option<Timestamp>>,
+    readiness: Arc<watch::Sender<Readiness>>,
+    driver: AbortHandle,
+}
+
+/// Starts a node on the current tokio runtime and returns at once, whether or not the store is there. What it does is
+/// logged by `tracing`.
+///
+/// # Panics
+/// If there is no tokio runtime, or the settings are out of bounds as [`Node::new`] says.
+#[must_use]
+pub fn start(settings: NodeSettings, ports: Ports) -> Handle {
+    start_observed(settings, ports, |_| {})
+}
+
+/// As [`start`]; `observe` sees every notice, in order. It must not block. If it panics, the node stops.
+///
+/// # Panics
+/// As [`start`].
+#[must_use]
+pub fn start_observed(
+    settings: NodeSettings,
+    ports: Ports,
+    mut observe: impl FnMut(&Notice) + Send + 'static,
+) -> Handle {
+    let clock = SteadyClock::new(SystemClock.now(), 1);
+    let node = Node::new(clock.now(), settings);
+    let (stop, stopped) = watch::channel(None);
+    let readiness = Arc::new(watch::Sender::new(Readiness::Starting));
+    let store = AnyStore(Arc::clone(&ports.store));
+    let followed = Arc::clone(&readiness);
+    let mut log = notices::Log::default();
+    let driven = tokio::spawn(drive(
+        node,
+        ports,
+        clock,
+        stopped,
+        Arc::new(Effects::default()),
+        move |node: &Node, notice: &Notice| {
+            log.log(notice);
+            followed.send_if_modified(|readiness| {
+                let next = follow(readiness, notice, node.is_ready(), clock.now());
+                let changed = next.is_some();
+                *readiness = next.unwrap_or_else(|| readiness.clone());
+                changed
+            });
+            observe(notice);
+        },
+    ));
+    let driver = driven.abort_handle();
+    let told = Arc::clone(&readiness);
+    tokio::spawn(async move {
+        let ended = driven.await;
+        let was_asked = *told.borrow() == Readiness::Stopping;
+        let why = why(ended, was_asked);
+        if let Why::Fault(detail) = &why {
+            tracing::error!("stopped by a fault: {detail}");
+        }
+        told.send_replace(Readiness::Stopped { why });
+    });
+    Handle {
+        clock,
+        store,
+        stop,
+        readiness,
+        driver,
+    }
+}
+
+/// What a notice makes of the readiness; `None`: nothing new.
+fn follow(
+    current: &Readiness,
+    notice: &Notice,
+    is_ready: bool,
+    now: Timestamp,
+) -> Option<Readiness> {
+    if matches!(current, Readiness::Stopping | Readiness::Stopped { .. }) {
+        return None;
+    }
+    match notice {
+        Notice::Ready => Some(Readiness::Ready),
+        Notice::StoreBack { .. } if is_ready => Some(Readiness::Ready),
+        Notice::StoreBack { .. } => Some(Readiness::Starting),
+        Notice::StoreAway {
+            detail, retry_at, ..
+        } => Some(Readiness::StoreAway {
+            since: match current {
+                Readiness::StoreAway { since, .. } => *since,
+                _ => now,
+            },
+            detail: detail.clone(),
+            retry_at: *retry_at,
+        }),
+        _ => None,
+    }
+}
+
+fn why(ended: Result<(), JoinError>, was_asked: bool) -> Why {
+    match ended {
+        Ok(()) if was_asked => Why::Asked,
+        Ok(()) => Why::Fault("it ended without being asked to".to_owned()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => {
+                let said = panic
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned());
+                let said = said.unwrap_or_else(|| "(no message)".to_owned());
+                Why::Fault(format!("a panic, please report it: {said}"))
+            }
+            Err(_) => Why::Fault("it was abandoned".to_owned()),
+        },
+    }
+}
+
+impl Handle {
+    /// What the node is at now.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.borrow().clone()
+    }
+
+    /// Tells of every change of it; see [`watch::Receiver::changed`] and [`watch::Receiver::wait_for`].
+    #[must_use]
+    pub fn readiness_changes(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// Asks that a user is synced now, before those whose turn it only is, by whichever process of the fleet is free.
+    /// A sync that is running already is followed by another one.
+    ///
+    /// # Errors
+    /// If the store does not answer, or there is no such user, or the user is parked.
+    pub async fn enqueue_sync(&self, source: SourceName, user: UserId) -> Result<(), NotEnqueued> {
+        let store = &self.store.0;
+        let asked = Command::User {
+            source: source.clone(),
+            user: user.clone(),
+        };
+        let stamped = store.apply(asked).await.map_err(NotEnqueued::StoreAway)?;
+        let state = match stamped.value {
+            Reply::User { state } => state.ok_or(NotEnqueued::UnknownUser)?,
+            Reply::Refused { refusal } => return Err(NotEnqueued::Refused(refusal.to_string())),
+            other => panic!("the question for a user was answered by {other:?}"),
+        };
+        if let Some(reason) = state.parked {
+            return Err(NotEnqueued::Parked(reason));
+        }
+        let job = NewJob {
+            user,
+            run_at: stamped.now,
+            nominal_at: None,
+            priority: Priority::Now,
+        };
+        let enqueue = Command::Enqueue {
+            source,
+            jobs: vec![job],
+            checkpoint: None,
+        };
+        let reply = store.apply(enqueue).await.map_err(NotEnqueued::StoreAway)?;
+        match reply.value {
+            Reply::Enqueued { refused: 0, .. } => Ok(()),
+            // Parked or gone since the question.
+            Reply::Enqueued { .. } => Err(NotEnqueued::UnknownUser),
+            Reply::Refused { refusal } => Err(NotEnqueued::Refused(refusal.to_string())),
+            other => panic!("an enqueue was answered by {other:?}"),
+        }
+    }
+
+    /// Takes no new jobs from now on. Those that run may finish within `deadline_ms` milliseconds and are handed back
+    /// then. Saying it again can only bring the deadline nearer.
+    pub fn begin_shutdown(&self, deadline_ms: u64) {
+        self.readiness.send_if_modified(|readiness| {
+            let goes_on = !matches!(readiness, Readiness::Stopping | Readiness::Stopped { .. });
+            if goes_on {
+                *readiness = Readiness::Stopping;
+            }
+            goes_on
+        });
+        let deadline = self.clock.now().plus_ms(deadline_ms);
+        self.stop.send_replace(Some(deadline));
+    }
+
+    /// Waits until nothing is done any more; why that is.
+    pub async fn stopped(&self) -> Why {
+        let mut changes = self.readiness.subscribe();
+        let ended = changes
+            .wait_for(|readiness| matches!(readiness, Readiness::Stopped { .. }))
+            .await;
+        match ended.as_deref() {
+            Ok(Readiness::Stopped { why }) => why.clone(),
+            Ok(other) => panic!("waited for the end and got {other:?}"),
+            Err(_) => panic!("the handle itself holds the sender"),
+        }
+    }
+
+    /// [`Handle::begin_shutdown`], then [`Handle::stopped`].
+    pub async fn shutdown(&self, deadline_ms: u64) -> Why {
+        self.begin_shutdown(deadline_ms);
+        self.stopped().await
+    }
+
+    /// Ends at once and hands nothing back, as if the process had been killed: for a store that is gone for good.
+    pub fn abandon(&self) {
+        self.driver.abort();
+    }
+}
+
+/// The store, which need not be printable.
+struct AnyStore(Arc<dyn Store>);
+
+impl fmt::Debug for AnyStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Store")
+    }
+}
+
+#[cfg(test)]
+mod tests;
