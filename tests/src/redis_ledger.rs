@@ -248,11 +248,11 @@ impl Ledger {
                     ));
                 }
             }
-            if let Some((at, _)) = completed(seen) {
-                if !is_lost(at) {
-                    kept += 1;
-                    cursor_min = seen.cursor + 1;
-                }
+            if let Some((at, _)) = completed(seen)
+                && !is_lost(at)
+            {
+                kept += 1;
+                cursor_min = seen.cursor + 1;
             }
         }
         if last.cursor < cursor_min {
