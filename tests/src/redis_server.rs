@@ -300,11 +300,22 @@ impl RedisServer {
         assert_eq!(self.cli(&["CONFIG", "SET", name, value]), "OK");
     }
 
-    /// Makes it a replica of the master at this port of 127.0.0.1 and waits until it has the master's data.
+    /// Makes it a replica of `master` and waits until it has the master's data.
     ///
     /// # Panics
     /// If that does not happen.
-    pub fn follow(&self, master_port: u16) {
+    pub fn follow(&self, master: &RedisServer) {
+        if let Some(password) = &master.password {
+            self.configure("masterauth", password);
+        }
+        self.follow_port(master.port);
+    }
+
+    /// As [`RedisServer::follow`], of a master without a password behind this port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// If that does not happen.
+    pub fn follow_port(&self, master_port: u16) {
         self.cli(&["REPLICAOF", "127.0.0.1", &master_port.to_string()]);
         wait_until("the replica to follow", || {
             self.info("master_link_status") == "up"

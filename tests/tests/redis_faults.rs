@@ -153,7 +153,7 @@ async fn a_failover_to_a_replica_that_lagged_loses_the_tail_and_nothing_else() {
     let replica = RedisServer::start(&RedisOptions::default());
     let replication = TcpProxy::start(master.port);
     let clients = TcpProxy::start(master.port);
-    replica.follow(replication.port);
+    replica.follow_port(replication.port);
     let load = load(&clients.url(), 6).await;
 
     // All that was acknowledged until `kept_until` is in the replica; what comes later, more and more is not.

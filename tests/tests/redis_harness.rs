@@ -62,9 +62,9 @@ fn a_password_is_asked_for() {
 #[test]
 fn a_replica_follows_and_is_promoted() {
     let master = RedisServer::start(&RedisOptions::default().set("requirepass", "planted"));
-    let replica = RedisServer::start(&RedisOptions::default().set("masterauth", "planted"));
+    let replica = RedisServer::start(&RedisOptions::default());
     master.cli(&["SET", "a", "1"]);
-    replica.follow(master.port);
+    replica.follow(&master);
     assert_eq!(replica.cli(&["GET", "a"]), "1");
     assert!(replica.command(&["SET", "a", "2"]).is_err());
     replica.promote();

@@ -53,7 +53,7 @@ async fn a_server_that_may_evict_keys() {
 async fn a_replica() {
     let master = RedisServer::start(&RedisOptions::default());
     let replica = RedisServer::start(&RedisOptions::default());
-    replica.follow(master.port);
+    replica.follow(&master);
     let store = store_at(&replica.url());
     let detail = refusal(&store).await;
     assert!(detail.contains("is a replica"), "{detail}");
