@@ -9,5 +9,7 @@ pub mod kalends_toml;
 pub mod neo4j_server;
 pub mod process;
 pub mod redis_cluster;
+pub mod redis_ledger;
+pub mod redis_load;
 pub mod redis_server;
 pub mod tcp_proxy;

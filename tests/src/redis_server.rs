@@ -14,6 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use kalends_adapters::redis::{RedisSettings, RedisStore};
+use kalends_adapters::secret::Secret;
+use kalends_core::time::Timestamp;
 use redis::Value;
 
 use crate::process::{PATIENCE, send_signal, wait_until};
@@ -85,6 +88,8 @@ impl RedisServer {
             format!("dir {}", folder.path().display()),
             "save \"\"".to_owned(),
             "daemonize no".to_owned(),
+            // A replica is given its data at once.
+            "repl-diskless-sync-delay 0".to_owned(),
         ];
         lines.extend(
             options
@@ -155,9 +160,9 @@ impl RedisServer {
 
     /// Whether it says anything at all, be it "loading".
     fn answers(&self) -> bool {
-        match self.command(&["PING"]) {
+        match self.value(&["PING"]) {
             Ok(_) => true,
-            Err(text) => text.contains("LOADING") || text.contains("MASTERDOWN"),
+            Err(error) => matches!(error.code(), Some("LOADING" | "MASTERDOWN")),
         }
     }
 
@@ -303,10 +308,31 @@ impl RedisServer {
         if let Some(password) = &master.password {
             self.configure("masterauth", password);
         }
-        self.cli(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
+        self.follow_port(master.port);
+    }
+
+    /// As [`RedisServer::follow`], of a master without a password behind this port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// If that does not happen.
+    pub fn follow_port(&self, master_port: u16) {
+        self.cli(&["REPLICAOF", "127.0.0.1", &master_port.to_string()]);
         wait_until("the replica to follow", || {
             self.info("master_link_status") == "up"
         });
+    }
+
+    /// Its time.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        let answer = self.cli(&["TIME"]);
+        let (seconds, microseconds) = answer.split_once('\n').expect("TIME gives two numbers");
+        let [seconds, microseconds]: [i64; 2] =
+            [seconds, microseconds].map(|number| number.parse().expect("TIME gives numbers"));
+        Timestamp::from_ms(seconds * 1_000 + microseconds / 1_000)
     }
 
     /// Makes it a master of its own.
@@ -329,6 +355,22 @@ impl Drop for RedisServer {
             let _ = child.wait();
         }
     }
+}
+
+/// A store at this address that waits at most a second for a connection or an answer.
+///
+/// # Panics
+/// If the address is not understood.
+#[must_use]
+pub fn store_at(url: &str) -> RedisStore {
+    RedisStore::new(RedisSettings {
+        url: Secret::new(url),
+        prefix: "test".to_owned(),
+        ca_file: None,
+        connect_timeout_ms: 1_000,
+        response_timeout_ms: 1_000,
+    })
+    .expect("the addresses of tests are understood")
 }
 
 /// The address of a server on this machine.
