@@ -22,6 +22,7 @@ pub mod driver;
 pub mod emulate;
 pub mod exit;
 pub mod logging;
+pub mod migrate;
 pub mod notices;
 pub mod say;
 pub mod wiring;
