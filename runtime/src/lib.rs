@@ -10,6 +10,7 @@
 //! | [`driver`] | the loop that performs what the node names |
 //! | [`clock`] | clocks for drivers |
 //! | [`commands`], [`cli`], [`exit`], [`logging`], [`say`] | the `kalends` command |
+//! | [`migrate`] | what becomes of the queue of a service that is replaced |
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
 //! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
 

@@ -15,6 +15,8 @@
 
 pub mod plan;
 pub mod report;
+#[cfg(test)]
+mod tests;
 pub mod timing;
 pub mod whose;
 
