@@ -7,13 +7,14 @@
 //! - **told as a problem**, with its place, what is wrong and what to do: it is not taken;
 //! - **counted**: what needs no taking over (the next run of a repeatable: its schedule makes it; completed jobs).
 //!
-//! `timing` makes cron expressions of patterns and periods, `whose` reads source and user out of a job's data, `plan` puts
+//! `timing` makes cron expressions of patterns and periods, `whose` reads source and user out of a job's data, `planner` puts
 //! all together, `report` says it to a person or a program. `commands::migrate` reads and applies.
 //!
 //! What is planned is idempotent: schedules and users are upserted by name, jobs coalesce. Memory is bounded by the
 //! configured users, as a user has one job, and by [`LINES_MAX`] problems.
 
 pub mod plan;
+pub mod planner;
 pub mod report;
 #[cfg(test)]
 mod tests;

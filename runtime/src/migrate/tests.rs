@@ -8,7 +8,8 @@ use kalends_core::policy::{CatchUp, ScheduleDefinition};
 use kalends_core::queue::command::Priority;
 use kalends_core::time::{HOUR_MS, Timestamp};
 
-use super::plan::{Change, Configured, Plan, Planner, Target};
+use super::plan::{Change, Configured, Plan, Target};
+use super::planner::Planner;
 use super::whose::Reading;
 
 fn now() -> Timestamp {
@@ -143,7 +144,8 @@ fn a_repeatable_belongs_to_whom_its_jobs_belong() {
     planner.repeat(repeat("2b", "sync-all", "0 0 * * *", None));
     planner.repeat(repeat("3c", "sync-mail", "0 * * * *", None));
     planner.repeat(repeat("4d", "thrice", "0 * * * *", None));
-    let later = Some(now().plus_ms(HOUR_MS));
+    let in_an_hour = now().plus_ms(HOUR_MS);
+    let later = Some(in_an_hour);
     planner.job(
         JobSet::Delayed,
         job(r#"{"userId":"ada"}"#, "{}", Some("1a"), later),
@@ -178,7 +180,7 @@ fn a_repeatable_belongs_to_whom_its_jobs_belong() {
         (4, 1, 1, 1)
     );
     assert!(plan.users.contains(&user("ada")) && plan.jobs.len() == 1);
-    assert_eq!(plan.jobs[&user("bob")].run_at, later.unwrap());
+    assert_eq!(plan.jobs[&user("bob")].run_at, in_an_hour);
     let places: Vec<&str> = plan
         .problems
         .iter()
