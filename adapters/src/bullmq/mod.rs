@@ -386,6 +386,8 @@ fn explain(error: &RedisError) -> BullmqError {
     let said = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),
+        (None, _) if error.is_connection_refusal() => "connection refused".to_owned(),
+        (None, _) if error.is_timeout() => "no answer in time".to_owned(),
         (None, _) => error.category().to_owned(),
     };
     let said: String = said.chars().take(300).collect();
@@ -449,6 +451,7 @@ mod tests {
         let url = Secret::new("redis://ada:hunter2@127.0.0.1:9/");
         let error = BullmqQueue::connect(&url, "bull", "q").await.err().unwrap();
         assert!(matches!(error, BullmqError::Away { .. }), "{error}");
+        assert!(error.to_string().contains("connection refused"), "{error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
         for name in ["", &"x".repeat(NAME_BYTES_MAX + 1)] {
             let error = BullmqQueue::connect(&url, "bull", name)
