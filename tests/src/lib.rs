@@ -7,3 +7,6 @@ pub mod graph_rows;
 pub mod kalends_toml;
 pub mod neo4j_server;
 pub mod process;
+pub mod redis_cluster;
+pub mod redis_server;
+pub mod tcp_proxy;

@@ -71,6 +71,20 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a process a signal by its name, such as `TERM`.
+///
+/// # Panics
+/// If there is no such signal or process, or no shell.
+pub fn send_signal(process: u32, name: &str) {
+    // `forbid(unsafe_code)` leaves no system call; every shell has this one built in.
+    let sent = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -{name} {process}"))
+        .status()
+        .expect("there is a shell");
+    assert!(sent.success(), "kill -{name} was refused");
+}
+
 type Text = Arc<Mutex<Vec<u8>>>;
 
 fn text(bytes: &Text) -> String {
@@ -205,13 +219,7 @@ impl Process {
     /// # Panics
     /// If there is no such signal, or no shell.
     pub fn signal(&self, name: &str) {
-        // `forbid(unsafe_code)` leaves no system call; every shell has this one built in.
-        let sent = Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -{name} {}", self.child.id()))
-            .status()
-            .expect("there is a shell");
-        assert!(sent.success(), "kill -{name} was refused");
+        send_signal(self.child.id(), name);
     }
 
     /// Ends it by SIGKILL.

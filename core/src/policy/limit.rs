@@ -4,18 +4,33 @@
 //! keeps a log of starts and looks back from each new one. A start at `s` counts until `s + window`; then the window
 //! `[t, t + window)` holds at most `count` starts for every `t`.
 //!
-//! The log is kept in buckets of `granularity` milliseconds. A bucket counts until its end has left the window, so
-//! that coarse buckets err by opening late (by less than one bucket), never early. With buckets of 1 ms it is exact.
+//! The log must stay small whatever the limit, and its rules must be simple enough to be written once more as a script
+//! that a shared store runs. So starts are gathered in at most [`BUCKETS_MAX`] buckets. A bucket knows how many starts
+//! it holds and the last millisecond in which they may have happened, and counts until that has left the window. Every
+//! imprecision dates starts later than they were: a log errs by opening late, never early.
+//!
+//! The rules:
+//! - the limit sets the granularity ([`Limit::granularity_ms`]): 1 ms, which is exact, for up to
+//!   [`EXACT_COUNT_MAX`] starts; for more, a 64th of the window
+//! - only what is recorded changes the log; a question never does
+//! - starts are recorded in the newest bucket if that ends at `now` or later, else in a new one that ends with the slot
+//!   of `now` on the grid of the granularity
+//! - no start happened later than now. So buckets that end after the slot of `now` (the clock stepped back, or the
+//!   granularity became finer) are gathered into the one that is recorded in
+//! - then the oldest buckets behind the window are forgotten, if they are older than a day, which is the longest
+//!   window, or if at least `count` starts are newer
+//! - then the oldest bucket is joined into the next newer one until at most [`BUCKETS_MAX`] are left
 //!
 //! Invariants, in the time of the one clock that is passed in:
 //! - whoever records at most what `available` gave keeps every sliding window within the limit
+//! - while the limit is unchanged and the clock goes forward it opens later than an exact log by less than the
+//!   granularity: at most 65 buckets then stand in the window, so that those which are joined are all behind it
 //! - a changed limit holds from the next question on, in both directions. Starts beyond the window are remembered
 //!   while they are among the newest `count`, so that a window that is lengthened finds the starts it now covers.
 //!   Only a window that is lengthened while its count is raised may find fewer: it holds from its first full length on
-//! - a clock that stepped back neither opens the window early nor shuts it for ever: starts "in the future" are
-//!   taken to have happened now
-//! - memory: after a question at most `max(window / granularity + 2, count)` buckets, ever at most
-//!   [`LIMIT_COUNT_MAX`] + 1
+//! - a clock that stepped back neither opens the window early nor, if its keeper says so with
+//!   [`SlidingWindow::restamp`], shuts it for longer than one window
+//! - memory: at most [`BUCKETS_MAX`] buckets, always
 //!
 //! Beside it stands the ramp: a source that was closed has gathered work, and a full window of it at once is how the
 //! next closing is earned. [`ramp_allowance`] lets starts in one after another over the first window.
@@ -31,6 +46,12 @@ use crate::time::{DAY_MS, MINUTE_MS, SECOND_MS, Timestamp};
 pub const LIMIT_COUNT_MAX: u32 = 100_000;
 /// The longest window of a limit, in milliseconds.
 pub const LIMIT_WINDOW_MS_MAX: u64 = DAY_MS;
+/// The most starts of a limit that are logged to the millisecond.
+pub const EXACT_COUNT_MAX: u32 = 64;
+/// How many slots the window of a larger limit is divided into.
+const SLOTS: u64 = 64;
+/// The most buckets of a log: one for every slot, the two at the ends of the window, and 16 of starts that have left it.
+pub const BUCKETS_MAX: usize = SLOTS as usize + 2 + 16;
 /// How long the ramp of a source without a limit lasts, in milliseconds.
 pub const RAMP_UNLIMITED_MS: u64 = 15 * SECOND_MS;
 /// How many starts a source without a limit is allowed at once when it opens again.
@@ -97,60 +118,77 @@ impl Limit {
         }
         Ok(())
     }
-}
 
-/// The starts in one bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Bucket {
-    start: Timestamp,
-    count: u32,
-}
-
-/// The most buckets that are kept of starts which have left the window, where they are counted coarsely.
-const BEHIND_BUCKETS_MAX: usize = 16;
-
-/// The log of starts against which a [`Limit`] is checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlidingWindow {
-    /// At least 1.
-    granularity_ms: u64,
-    /// By start, oldest first; no two with the same start, none empty.
-    buckets: VecDeque<Bucket>,
-}
-
-impl Default for SlidingWindow {
-    /// An empty, exact log.
-    fn default() -> Self {
-        SlidingWindow::new(1)
+    /// How precisely starts under this limit are dated, in milliseconds, at least 1: how late, and never early, the
+    /// window opens is less than this.
+    #[must_use]
+    pub fn granularity_ms(&self) -> u64 {
+        if self.count <= EXACT_COUNT_MAX {
+            return 1;
+        }
+        self.window_ms.div_ceil(SLOTS).max(1)
     }
 }
 
+/// Some starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Bucket {
+    /// The last millisecond in which they may have happened.
+    last: Timestamp,
+    /// How many they are, at least 1.
+    count: u32,
+}
+
+impl Bucket {
+    /// When none of its starts counts any more.
+    fn leaves_at(&self, limit: &Limit) -> Timestamp {
+        self.last.plus_ms(limit.window_ms)
+    }
+}
+
+/// The log of starts against which a [`Limit`] is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlidingWindow {
+    /// By their last millisecond, oldest first; no two with the same; at most [`BUCKETS_MAX`].
+    buckets: VecDeque<Bucket>,
+}
+
 impl SlidingWindow {
-    /// An empty log in buckets of `granularity_ms`; 1 is exact, 0 counts as 1.
+    /// An empty log.
     #[must_use]
-    pub fn new(granularity_ms: u64) -> Self {
-        SlidingWindow {
-            granularity_ms: granularity_ms.max(1),
-            buckets: VecDeque::new(),
-        }
+    pub fn new() -> Self {
+        SlidingWindow::default()
+    }
+
+    /// The log with these buckets, each the last millisecond in which its starts may have happened and their number,
+    /// as [`SlidingWindow::buckets`] gave them; `None` if no log has such buckets: they are out of order, empty or
+    /// more than [`BUCKETS_MAX`].
+    #[must_use]
+    pub fn from_buckets(buckets: impl IntoIterator<Item = (Timestamp, u32)>) -> Option<Self> {
+        let buckets: VecDeque<Bucket> = buckets
+            .into_iter()
+            .take(BUCKETS_MAX + 1)
+            .map(|(last, count)| Bucket { last, count })
+            .collect();
+        let valid = buckets.len() <= BUCKETS_MAX
+            && buckets.iter().all(|bucket| bucket.count > 0)
+            && buckets
+                .iter()
+                .is_sorted_by(|left, right| left.last < right.last);
+        valid.then_some(SlidingWindow { buckets })
+    }
+
+    /// The buckets, oldest first: the last millisecond in which the starts of each may have happened, and their number.
+    pub fn buckets(&self) -> impl ExactSizeIterator<Item = (Timestamp, u32)> {
+        self.buckets
+            .iter()
+            .map(|bucket| (bucket.last, bucket.count))
     }
 
     /// How many more may start at `now`.
     #[must_use]
-    pub fn available(&mut self, now: Timestamp, limit: &Limit) -> u32 {
-        self.tidy(now, limit);
+    pub fn available(&self, now: Timestamp, limit: &Limit) -> u32 {
         limit.count.saturating_sub(self.used(now, limit))
-    }
-
-    /// Records that `starts` started at `now`.
-    pub fn record(&mut self, now: Timestamp, starts: u32) {
-        self.restamp(now);
-        if starts == 0 {
-            return;
-        }
-        self.add_newest(self.bucket_start(now), starts);
-        // No limit is larger than LIMIT_COUNT_MAX, so what lies behind that many newer starts can never matter.
-        self.forget_behind(LIMIT_COUNT_MAX, |_| true);
     }
 
     /// The first time, from `now` on, at which `wanted` more may start if nothing else does.
@@ -158,14 +196,13 @@ impl SlidingWindow {
     /// More than the limit's count never fit at once: `wanted` is cut to it, so that whoever waits is woken to take
     /// what there is. [`Timestamp::MAX`] for a limit of 0, which [`Limit::validate`] refuses.
     #[must_use]
-    pub fn opens_at(&mut self, now: Timestamp, limit: &Limit, wanted: u32) -> Timestamp {
+    pub fn opens_at(&self, now: Timestamp, limit: &Limit, wanted: u32) -> Timestamp {
         if wanted == 0 {
             return now;
         }
         if limit.count == 0 {
             return Timestamp::MAX;
         }
-        self.tidy(now, limit);
         let room_for = limit.count - wanted.min(limit.count);
         let mut used = self.used(now, limit);
         let mut opens_at = now;
@@ -173,7 +210,7 @@ impl SlidingWindow {
             if used <= room_for {
                 break;
             }
-            let leaves_at = self.leaves_at(bucket, limit);
+            let leaves_at = bucket.leaves_at(limit);
             if leaves_at > now {
                 used = used.saturating_sub(bucket.count);
                 opens_at = leaves_at;
@@ -182,99 +219,82 @@ impl SlidingWindow {
         opens_at
     }
 
-    fn bucket_start(&self, at: Timestamp) -> Timestamp {
-        let granularity_ms = i64::try_from(self.granularity_ms.max(1)).unwrap_or(i64::MAX);
-        at.minus_ms(at.as_ms().rem_euclid(granularity_ms).unsigned_abs())
+    /// Records that `starts` started at `now` under the limit that is in force.
+    pub fn record(&mut self, now: Timestamp, starts: u32, limit: &Limit) {
+        if starts == 0 {
+            return;
+        }
+        self.gather(now, slot_end(now, limit.granularity_ms()), starts);
+        self.forget(now, limit);
+        while self.buckets.len() > BUCKETS_MAX {
+            self.join_oldest();
+        }
     }
 
-    /// When the last start that the bucket may hold leaves the window.
-    fn leaves_at(&self, bucket: &Bucket, limit: &Limit) -> Timestamp {
-        bucket
-            .start
-            .plus_ms(self.granularity_ms.max(1) - 1)
-            .plus_ms(limit.window_ms)
+    /// Takes starts that lie after `now` to have happened now. To be called when the clock is seen to have stepped
+    /// back, as no question does it: from then on the window is shut by them for its length and no longer.
+    pub fn restamp(&mut self, now: Timestamp) {
+        self.gather(now, now, 0);
     }
 
     fn used(&self, now: Timestamp, limit: &Limit) -> u32 {
         self.buckets
             .iter()
-            .rev()
-            .take_while(|bucket| self.leaves_at(bucket, limit) > now)
+            .filter(|bucket| bucket.leaves_at(limit) > now)
             .fold(0, |sum: u32, bucket| sum.saturating_add(bucket.count))
     }
 
-    fn add_newest(&mut self, start: Timestamp, count: u32) {
-        match self.buckets.back_mut() {
-            Some(newest) if newest.start == start => {
-                newest.count = newest.count.saturating_add(count);
-            }
-            _ => self.buckets.push_back(Bucket { start, count }),
-        }
-    }
-
-    /// Moves starts that lie after `now` to `now`.
-    fn restamp(&mut self, now: Timestamp) {
-        let start_max = self.bucket_start(now);
-        let mut moved: u32 = 0;
+    /// Puts `starts` more, with all that stand in buckets after `last_max`, into the newest bucket that ends in `now`
+    /// to `last_max`, or into a new one at `last_max`.
+    fn gather(&mut self, now: Timestamp, last_max: Timestamp, starts: u32) {
+        let mut count = starts;
         while let Some(newest) = self.buckets.back()
-            && newest.start > start_max
+            && newest.last > last_max
         {
-            moved = moved.saturating_add(newest.count);
+            count = count.saturating_add(newest.count);
             self.buckets.pop_back();
         }
-        if moved > 0 {
-            self.add_newest(start_max, moved);
-        }
-    }
-
-    fn tidy(&mut self, now: Timestamp, limit: &Limit) {
-        self.restamp(now);
-        let granularity_ms = self.granularity_ms.max(1);
-        let left = |window_ms: u64, bucket: &Bucket| {
-            bucket.start.plus_ms(granularity_ms - 1).plus_ms(window_ms) <= now
-        };
-        self.forget_behind(0, |bucket| {
-            left(limit.window_ms.max(LIMIT_WINDOW_MS_MAX), bucket)
-        });
-        self.forget_behind(limit.count, |bucket| left(limit.window_ms, bucket));
-        if granularity_ms > 1 {
-            self.join_behind(|bucket| left(limit.window_ms, bucket));
-        }
-    }
-
-    /// Joins the oldest buckets into the next newer ones, so that few stand behind the window. A start that is dated
-    /// later than it was only counts longer, should the window ever be lengthened.
-    fn join_behind(&mut self, is_behind: impl Fn(&Bucket) -> bool) {
-        let behind = self
-            .buckets
-            .iter()
-            .take_while(|bucket| is_behind(bucket))
-            .count();
-        for _ in BEHIND_BUCKETS_MAX..behind {
-            let oldest = self.buckets.pop_front().expect("they were counted");
-            let next = self.buckets.front_mut().expect("they were counted");
-            next.count = next.count.saturating_add(oldest.count);
-        }
-    }
-
-    /// Drops the oldest buckets that may go, as long as at least `newer_min` starts are newer than each.
-    fn forget_behind(&mut self, newer_min: u32, may_go: impl Fn(&Bucket) -> bool) {
-        if !self.buckets.front().is_some_and(&may_go) {
+        if count == 0 {
             return;
         }
-        let mut newer: u64 = self
-            .buckets
-            .iter()
-            .map(|bucket| u64::from(bucket.count))
-            .sum();
+        match self.buckets.back_mut() {
+            Some(newest) if newest.last >= now => {
+                newest.count = newest.count.saturating_add(count);
+            }
+            _ => self.buckets.push_back(Bucket {
+                last: last_max,
+                count,
+            }),
+        }
+    }
+
+    /// Drops the oldest buckets that have left the window and cannot matter if it is lengthened.
+    fn forget(&mut self, now: Timestamp, limit: &Limit) {
+        let counts = self.buckets.iter().map(|bucket| u64::from(bucket.count));
+        let mut newer: u64 = counts.sum();
         while let Some(oldest) = self.buckets.front() {
             newer -= u64::from(oldest.count);
-            if newer < u64::from(newer_min) || !may_go(oldest) {
+            let is_behind = oldest.leaves_at(limit) <= now;
+            let is_ancient = oldest.last.plus_ms(LIMIT_WINDOW_MS_MAX) <= now;
+            if !is_behind || newer < u64::from(limit.count) && !is_ancient {
                 break;
             }
             self.buckets.pop_front();
         }
     }
+
+    fn join_oldest(&mut self) {
+        let oldest = self.buckets.pop_front().expect("there are many");
+        let next = self.buckets.front_mut().expect("there are many");
+        next.count = next.count.saturating_add(oldest.count);
+    }
+}
+
+/// The last millisecond of the slot that `now` lies in, where slots of `granularity_ms` follow one another.
+fn slot_end(now: Timestamp, granularity_ms: u64) -> Timestamp {
+    let granularity_ms = i64::try_from(granularity_ms).unwrap_or(i64::MAX);
+    let passed_ms = now.as_ms().rem_euclid(granularity_ms);
+    now.plus_ms((granularity_ms - 1 - passed_ms).unsigned_abs())
 }
 
 /// How many starts in all are allowed `elapsed_ms` after a source opened again; `None` once the ramp is over.
@@ -314,226 +334,4 @@ pub fn ramp_opens_after_ms(limit: Option<&Limit>, starts_so_far: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_ms(ms)
-    }
-
-    const TEN_A_MINUTE: Limit = Limit {
-        count: 10,
-        window_ms: 60_000,
-    };
-
-    #[test]
-    fn the_boundary_of_a_minute_lets_nothing_extra_through() {
-        let mut window = SlidingWindow::default();
-        assert_eq!(window.available(at(59_000), &TEN_A_MINUTE), 10);
-        window.record(at(59_000), 10);
-        assert_eq!(window.available(at(61_000), &TEN_A_MINUTE), 0);
-        assert_eq!(window.available(at(118_999), &TEN_A_MINUTE), 0);
-        assert_eq!(window.opens_at(at(61_000), &TEN_A_MINUTE, 1), at(119_000));
-        assert_eq!(window.available(at(119_000), &TEN_A_MINUTE), 10);
-    }
-
-    #[test]
-    fn opens_when_enough_have_left() {
-        let mut window = SlidingWindow::default();
-        window.record(at(0), 4);
-        window.record(at(5_000), 6);
-        assert_eq!(window.opens_at(at(6_000), &TEN_A_MINUTE, 0), at(6_000));
-        assert_eq!(window.opens_at(at(6_000), &TEN_A_MINUTE, 4), at(60_000));
-        assert_eq!(window.opens_at(at(6_000), &TEN_A_MINUTE, 5), at(65_000));
-        assert_eq!(window.opens_at(at(6_000), &TEN_A_MINUTE, 99), at(65_000));
-        assert_eq!(window.opens_at(at(70_000), &TEN_A_MINUTE, 10), at(70_000));
-    }
-
-    #[test]
-    fn a_coarse_bucket_counts_until_its_end_has_left() {
-        let mut window = SlidingWindow::new(1_000);
-        window.record(at(1_999), 10);
-        assert_eq!(window.available(at(61_998), &TEN_A_MINUTE), 0);
-        assert_eq!(window.available(at(61_999), &TEN_A_MINUTE), 10);
-    }
-
-    #[test]
-    fn a_changed_limit_holds_at_once_both_ways() {
-        let mut window = SlidingWindow::default();
-        window.record(at(0), 10);
-        let lower = Limit {
-            count: 3,
-            ..TEN_A_MINUTE
-        };
-        let higher = Limit {
-            count: 25,
-            ..TEN_A_MINUTE
-        };
-        assert_eq!(window.available(at(1), &lower), 0);
-        assert_eq!(window.available(at(2), &higher), 15);
-        assert_eq!(window.available(at(3), &TEN_A_MINUTE), 0);
-        let shorter = Limit {
-            count: 10,
-            window_ms: 10,
-        };
-        assert_eq!(window.available(at(10), &shorter), 10);
-    }
-
-    #[test]
-    fn a_lengthened_window_finds_the_starts_it_now_covers() {
-        let second = Limit {
-            count: 10,
-            window_ms: 1_000,
-        };
-        let mut window = SlidingWindow::default();
-        for number in 0..30 {
-            assert_eq!(window.available(at(number * 1_000), &second), 10);
-            window.record(at(number * 1_000), 10);
-        }
-        assert_eq!(window.available(at(30_000), &second), 10);
-        assert_eq!(window.available(at(30_000), &TEN_A_MINUTE), 0);
-        assert_eq!(window.opens_at(at(30_000), &TEN_A_MINUTE, 1), at(89_000));
-    }
-
-    #[test]
-    fn a_clock_that_stepped_back_a_day_shuts_for_one_window_only() {
-        let mut window = SlidingWindow::default();
-        let day_ms = i64::try_from(DAY_MS).unwrap();
-        window.record(at(day_ms), 10);
-        assert_eq!(window.available(at(0), &TEN_A_MINUTE), 0);
-        assert_eq!(window.opens_at(at(0), &TEN_A_MINUTE, 10), at(60_000));
-        assert_eq!(window.available(at(60_000), &TEN_A_MINUTE), 10);
-    }
-
-    #[test]
-    fn memory_is_bounded_even_if_nobody_asks() {
-        let mut window = SlidingWindow::default();
-        for number in 0..i64::from(LIMIT_COUNT_MAX) + 500 {
-            window.record(at(number), 1);
-            if number == 1_000 {
-                assert_eq!(window.buckets.len(), 1_001);
-            }
-            if number > 1_100 {
-                // Large records push out the small ones: the log stays at the largest possible limit.
-                window.record(at(number), LIMIT_COUNT_MAX / 100);
-            }
-        }
-        assert!(window.buckets.len() <= 101, "{}", window.buckets.len());
-    }
-
-    #[test]
-    fn bad_limits_are_refused() {
-        assert_eq!(Limit::default().validate(), Ok(()));
-        for (count, window_ms) in [(0, 1), (LIMIT_COUNT_MAX + 1, 1), (1, 0), (1, DAY_MS + 1)] {
-            assert!(Limit { count, window_ms }.validate().is_err());
-        }
-    }
-
-    #[test]
-    fn the_ramp_opens_one_after_another() {
-        let limited = Some(&TEN_A_MINUTE);
-        assert_eq!(ramp_allowance(limited, 0), Some(1));
-        assert_eq!(ramp_allowance(limited, 6_000), Some(2));
-        assert_eq!(ramp_allowance(limited, 59_999), Some(10));
-        assert_eq!(ramp_allowance(limited, 60_000), None);
-        assert_eq!(ramp_allowance(None, 0), Some(10));
-        assert_eq!(ramp_allowance(None, 999), Some(10));
-        assert_eq!(ramp_allowance(None, 3_000), Some(80));
-        assert_eq!(ramp_allowance(None, 14_999), Some(163_840));
-        assert_eq!(ramp_allowance(None, 15_000), None);
-        assert_eq!(ramp_opens_after_ms(None, u64::MAX), RAMP_UNLIMITED_MS);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Forward(u64),
-        Back(u64),
-        Change(Limit),
-        Start(u32),
-    }
-
-    fn any_limit() -> impl Strategy<Value = Limit> {
-        (1_u32..12, 1_u64..300).prop_map(|(count, window_ms)| Limit { count, window_ms })
-    }
-
-    fn any_step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => (0_u64..120).prop_map(Step::Forward),
-            1 => (0_u64..500).prop_map(Step::Back),
-            1 => any_limit().prop_map(Step::Change),
-            5 => (1_u32..6).prop_map(Step::Start),
-        ]
-    }
-
-    proptest! {
-        // Time that really passed only grows; the clock falls behind it by each step back. Counted in real time,
-        // every sliding window holds under the limit of its last start. A longer window together with a higher
-        // count is left out: for that the log remembers too little (see the head of this file).
-        #[test]
-        fn no_sliding_window_is_ever_exceeded(
-            granularity_ms in 1_u64..40, first in any_limit(), steps in prop::collection::vec(any_step(), 1..120),
-            counts_fixed: bool,
-        ) {
-            let mut limit = first;
-            let mut longest_ms = limit.window_ms;
-            let (mut real, mut clock) = (0_i64, 0_i64);
-            let mut window = SlidingWindow::new(granularity_ms);
-            let mut starts: Vec<i64> = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Forward(ms) => { real += ms.cast_signed(); clock += ms.cast_signed(); }
-                    Step::Back(ms) => clock -= ms.cast_signed(),
-                    Step::Change(to) if counts_fixed => limit.window_ms = to.window_ms,
-                    Step::Change(to) => limit = Limit { count: to.count, window_ms: limit.window_ms },
-                    Step::Start(wanted) => {
-                        longest_ms = longest_ms.max(limit.window_ms);
-                        let given = window.available(at(clock), &limit).min(wanted);
-                        window.record(at(clock), given);
-                        starts.extend(std::iter::repeat_n(real, given as usize));
-                        let inside = starts.iter().filter(|start| real - **start < limit.window_ms.cast_signed()).count();
-                        prop_assert!(given == 0 || inside <= limit.count as usize, "{inside} starts under {limit:?}");
-                        let buckets_max = (longest_ms / granularity_ms + 2).max(12);
-                        prop_assert!(window.buckets.len() as u64 <= buckets_max);
-                        prop_assert!(window.buckets.iter().is_sorted_by(|left, right| left.start < right.start));
-                        prop_assert!(window.buckets.iter().all(|bucket| bucket.count > 0));
-                    }
-                }
-            }
-            // Never shut for ever: one window and one bucket later all of it is free.
-            let _ = window.available(at(clock), &limit);
-            let later = at(clock).plus_ms(limit.window_ms + granularity_ms);
-            prop_assert_eq!(window.available(later, &limit), limit.count);
-        }
-
-        #[test]
-        fn opens_exactly_when_it_says(
-            granularity_ms in 1_u64..40, limit in any_limit(), wanted in 1_u32..12,
-            gaps in prop::collection::vec((0_u64..60, 1_u32..4), 0..30),
-        ) {
-            let mut window = SlidingWindow::new(granularity_ms);
-            let mut now = at(-100);
-            for (gap_ms, starts) in gaps {
-                now = now.plus_ms(gap_ms);
-                window.record(now, starts);
-            }
-            let wanted = wanted.min(limit.count);
-            let opens_at = window.opens_at(now, &limit, wanted);
-            prop_assert!(opens_at >= now);
-            prop_assert!(opens_at == now || window.clone().available(opens_at.minus_ms(1), &limit) < wanted);
-            prop_assert!(window.available(opens_at, &limit) >= wanted);
-        }
-
-        #[test]
-        fn the_ramp_and_its_inverse_agree(
-            limit in prop::option::of((1_u32..2_000, 1_u64..100_000).prop_map(|(count, window_ms)| Limit { count, window_ms })),
-            starts in 0_u64..200_000,
-        ) {
-            let allows = |elapsed_ms: u64| ramp_allowance(limit.as_ref(), elapsed_ms).is_none_or(|allowed| allowed > starts);
-            let after_ms = ramp_opens_after_ms(limit.as_ref(), starts);
-            prop_assert!(allows(after_ms));
-            prop_assert!(after_ms == 0 || !allows(after_ms - 1));
-        }
-    }
-}
+mod tests;

@@ -3,20 +3,24 @@
 //! A claim first takes back leases that expired, then gives again what this worker holds without knowing it (its last
 //! reply was lost), then starts fan-outs in their own lane, then syncs: source by source, each as far as its pause,
 //! gate, limits and ramp allow. Those are asked once for the source, never once for each job.
+//!
+//! Every part of it is bounded. Who is ready and could start but for such a bound is there for the next claim, and the
+//! reply says "now".
 
 use std::collections::BTreeSet;
 
-use super::command::{BATCH_MAX, LEASE_MS_MAX, Lease, LeaseRef, LeaseToken, Refusal, Reply};
-use super::records::{check_size, user_key};
+use super::command::{Lease, LeaseRef, LeaseToken, Refusal, Reply};
+use super::records::user_key;
 use super::rows::{ActiveLease, FlowRow};
 use super::state::{JobKey, SourceSettings};
-use super::{EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
+use super::{CLAIM_BATCH_MAX, EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
 use crate::id::{SourceName, WorkerId};
-use crate::policy::limit::{Limit, ramp_allowance};
+use crate::policy::limit::{Limit, SlidingWindow, ramp_allowance};
 use crate::time::Timestamp;
 
-/// Jobs that one claim looks at in vain, because their user's requests are used up. Such a job then waits aside.
-const HELD_BATCH_MAX: usize = 1_000;
+/// Jobs of one source that one claim looks at in vain, because their user's requests are used up. Such a job then waits
+/// aside.
+const HELD_BATCH_MAX: usize = 100;
 
 /// A claim, as asked.
 pub(super) struct Claim {
@@ -29,10 +33,9 @@ pub(super) struct Claim {
 
 impl Queue {
     pub(super) fn claim(&mut self, now: Timestamp, mut claim: Claim) -> Result<Reply, Refusal> {
-        check_size("slots", claim.slots as usize, BATCH_MAX)?;
-        check_size("fan-out slots", claim.fan_out_slots as usize, BATCH_MAX)?;
-        check_size("held leases", claim.held.len(), BATCH_MAX)?;
-        check_lease_ms(claim.lease_ms)?;
+        let batch_max = u32::try_from(CLAIM_BATCH_MAX).expect("a batch is small");
+        claim.slots = claim.slots.min(batch_max);
+        claim.fan_out_slots = claim.fan_out_slots.min(batch_max);
         let (recovered, buried) = self.expire_leases(now);
         self.drop_user_flows(now);
         let mut leases = Vec::new();
@@ -72,7 +75,8 @@ impl Queue {
     /// itself, which has just opened it, so that all who held leases are gone. It counts as a stall, like an expired
     /// lease. How many there were.
     pub fn recover_orphans(&mut self, now: Timestamp) -> u64 {
-        let orphans: Vec<JobKey> = self.index.active.iter().cloned().collect();
+        let leased = self.index.expiry.iter();
+        let orphans: Vec<JobKey> = leased.map(|(_, key)| key.clone()).collect();
         for key in &orphans {
             self.stall(now, key);
         }
@@ -147,7 +151,7 @@ impl Queue {
 
     fn start_fan_outs(&mut self, now: Timestamp, claim: &mut Claim, leases: &mut Vec<Lease>) {
         while claim.fan_out_slots > 0 {
-            let Some((_, _, _, key)) = self.index.fan_outs.ready.first().cloned() else {
+            let Some(key) = self.index.fan_outs.first_waiting(now).cloned() else {
                 return;
             };
             claim.fan_out_slots -= 1;
@@ -172,12 +176,9 @@ impl Queue {
         let mut held = 0;
         let mut started = 0;
         while claim.slots > 0 && room > 0 && held < HELD_BATCH_MAX {
-            let ready = self
-                .index
-                .sources
-                .get(source)
-                .map(|index| &index.lane.ready);
-            let Some((_, _, _, key)) = ready.and_then(BTreeSet::first).cloned() else {
+            let index = self.index.sources.get(source);
+            let first = index.and_then(|index| index.lane.first_waiting(now));
+            let Some(key) = first.cloned() else {
                 break;
             };
             let user = user_key(&key).expect("a source's lane holds syncs");
@@ -254,12 +255,12 @@ impl Queue {
 
 impl FlowRow {
     /// How many jobs may start now, as far as the source's limits and its ramp are concerned.
-    fn room(&mut self, now: Timestamp, settings: &SourceSettings) -> u64 {
-        let free = |window: &mut crate::policy::limit::SlidingWindow, limit: Option<&Limit>| {
+    fn room(&self, now: Timestamp, settings: &SourceSettings) -> u64 {
+        let free = |window: &SlidingWindow, limit: Option<&Limit>| {
             limit.map_or(u64::MAX, |limit| u64::from(window.available(now, limit)))
         };
-        let starts = free(&mut self.starts, settings.jobs.as_ref());
-        let requests = free(&mut self.requests, settings.requests_project.as_ref());
+        let starts = free(&self.starts, settings.jobs.as_ref());
+        let requests = free(&self.requests, settings.requests_project.as_ref());
         let ramp = self.ramp.and_then(|ramp| {
             let allowed = ramp_allowance(settings.jobs.as_ref(), now.since_ms(ramp.since))?;
             Some(allowed.saturating_sub(ramp.starts))
@@ -270,11 +271,11 @@ impl FlowRow {
     /// Records starts, each with its first request.
     fn record_starts(&mut self, now: Timestamp, settings: &SourceSettings, starts: u32) {
         // Without a limit nothing is logged: a limit set later counts the starts since then.
-        if settings.jobs.is_some() {
-            self.starts.record(now, starts);
+        if let Some(limit) = &settings.jobs {
+            self.starts.record(now, starts, limit);
         }
-        if settings.requests_project.is_some() {
-            self.requests.record(now, starts);
+        if let Some(limit) = &settings.requests_project {
+            self.requests.record(now, starts, limit);
         }
         self.ramp = self.ramp.and_then(|mut ramp| {
             ramp_allowance(settings.jobs.as_ref(), now.since_ms(ramp.since))?;
@@ -282,13 +283,4 @@ impl FlowRow {
             Some(ramp)
         });
     }
-}
-
-pub(super) fn check_lease_ms(lease_ms: u64) -> Result<(), Refusal> {
-    if (1..=LEASE_MS_MAX).contains(&lease_ms) {
-        return Ok(());
-    }
-    Err(Refusal::TooLarge {
-        what: format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"),
-    })
 }

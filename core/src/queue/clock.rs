@@ -3,7 +3,8 @@
 //! Leases and gates are bounded from now. If the store's clock steps back by more than a second (a failover to a
 //! machine whose clock is behind), those that would last longer than they ever may are shortened to their bound.
 //! Tokens do not care: they only grow. Starts and requests that now lie in the future count from now on, so a limit
-//! shuts for one window at the most.
+//! shuts for one window at the most. A user's requests that had all left the window by then, wobble included, do not come
+//! back into it: they may have been forgotten already.
 
 use super::rows::UserKey;
 use super::state::JobKey;
@@ -11,7 +12,7 @@ use super::{GATE_MS_MAX, Queue};
 use crate::time::{MINUTE_MS, Timestamp};
 
 /// A clock this much behind is taken for ordinary wobble, in milliseconds.
-const WOBBLE_MS: u64 = 1_000;
+pub(super) const WOBBLE_MS: u64 = 1_000;
 /// A clock further behind was wrong before, in milliseconds: what it had put far into the future comes nearer. For less,
 /// ticks and jobs just wait until it has caught up, and no tick fires twice.
 const WRONG_MS: u64 = 15 * MINUTE_MS;
@@ -100,8 +101,8 @@ impl Queue {
             if let Some(ramp) = &mut flow.ramp {
                 ramp.since = ramp.since.min(since_max);
             }
-            flow.starts.record(now, 0);
-            flow.requests.record(now, 0);
+            flow.starts.restamp(now);
+            flow.requests.restamp(now);
             self.flows.insert(&source, flow);
         }
         self.restamp_user_flows(now);

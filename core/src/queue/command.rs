@@ -25,6 +25,11 @@ pub const CURSOR_BYTES_MAX: usize = 256 * 1024;
 /// A lease may last at most this long, in milliseconds.
 pub const LEASE_MS_MAX: u64 = 60 * 60 * 1_000;
 
+/// Stores keep times exactly up to this, and down to its negative, in milliseconds from 1970: 2^52 - 1, so that a store
+/// which counts in floating point still tells two times and their distance apart. That is 142,000 years to either side.
+/// A command's time beyond is taken for the last one that is kept ([`Command::with_times_kept`]).
+pub const TIME_MS_MAX: i64 = 4_503_599_627_370_495;
+
 /// A fencing token: only ever grows within a store, and from one store to the next.
 ///
 /// A token is the larger of "one more than the last" and the store's time in microseconds, so a store that starts
@@ -128,16 +133,18 @@ pub enum Command {
         /// The lease of a fan-out (of no sync) and its progress, saved in the same step so that a crash never enqueues a page twice.
         checkpoint: Option<(LeaseRef, String)>,
     },
-    /// Asks for up to `slots` jobs that may start now. Also hands expired leases back first, and gives again whatever
+    /// Asks for up to `slots` jobs that may start now, at most [`CLAIM_BATCH_MAX`](super::CLAIM_BATCH_MAX) in one command:
+    /// from one source after the other (by their names), "sync now" first, then by the time from which they may start,
+    /// then by user. Also hands expired leases back first, and gives again whatever
     /// this worker has leased without knowing it (`held` lists what it knows), in case a reply was lost. What is given
     /// again takes up slots, too; what finds none is given by a later claim.
     /// Reply: [`Reply::Claimed`].
     Claim {
         /// Who asks.
         worker: WorkerId,
-        /// How many sync jobs at the most.
+        /// How many sync jobs at the most, up to [`BATCH_MAX`].
         slots: u32,
-        /// How many fan-outs at the most: they have a lane of their own and never wait behind their own children.
+        /// How many fan-outs at the most, up to [`BATCH_MAX`]: they have a lane of their own and never wait behind their own children.
         fan_out_slots: u32,
         /// How long the leases last without a heartbeat, in milliseconds, at most [`LEASE_MS_MAX`].
         lease_ms: u64,
@@ -305,7 +312,10 @@ pub enum Command {
     Schedules,
     /// Reads the counts. Reply: [`Reply::Stats`].
     Stats,
-    /// Pages through jobs of one state: waiting and delayed by time, active by key, finished ones newest first.
+    /// Pages through jobs of one state. Waiting and delayed ones come in the order of claims: fan-outs, then source by
+    /// source (by name); within each "sync now" before scheduled ones, then by the time from which they may start, then
+    /// by key. Active ones come by when their lease expires, then by key. Finished ones come source by source (by name)
+    /// and then those of the fan-outs, the newest of each first. Offset and limit count over the whole of it.
     /// Reply: [`Reply::Jobs`].
     Jobs {
         /// The state.
@@ -318,7 +328,8 @@ pub enum Command {
     /// Enqueues a dead letter again, to run at once, and takes it out of the list. Those whose user is parked or not
     /// enrolled, or whose schedule is gone, stay. Reply: [`Reply::Count`].
     RetryFailed {
-        /// The dead letter's number; `None`: all of them (up to [`BATCH_MAX`] a command).
+        /// The dead letter's number; `None`: all of them (up to [`BATCH_MAX`] a command), source by source (by name), then
+        /// those of the fan-outs, the oldest of each first.
         number: Option<u64>,
     },
     /// Removes a waiting or delayed job. An active one is left alone. Reply: [`Reply::Count`].

@@ -4,8 +4,8 @@
 //! that comes while the job is active makes it run once more afterwards, so that no wish is lost to a sync that had
 //! already looked. A job that waits after a failed attempt keeps its wait, unless somebody asks for "sync now".
 
-use super::command::{BATCH_MAX, CURSOR_BYTES_MAX, LeaseRef, NewJob, Priority, Refusal, Reply};
-use super::records::{check_size, sync_key};
+use super::command::{LeaseRef, NewJob, Priority, Refusal, Reply};
+use super::records::sync_key;
 use super::rows::{UserKey, Wish};
 use super::state::JobKey;
 use super::{Queue, SYNC_NOW_INTERVAL_MS};
@@ -20,24 +20,12 @@ impl Queue {
         jobs: Vec<NewJob>,
         checkpoint: Option<(LeaseRef, String)>,
     ) -> Result<Reply, Refusal> {
-        check_size("jobs", jobs.len(), BATCH_MAX)?;
         self.check_source(source)?;
         if let Some((lease, progress)) = checkpoint {
-            check_text_size("progress", Some(&progress))?;
-            if matches!(lease.key, JobKey::Sync { .. }) {
-                return Err(Refusal::Invalid {
-                    what: "only a fan-out's lease goes with an enqueue".to_owned(),
-                });
-            }
             if self.live(now, &lease).is_none() {
                 return Err(Refusal::LeaseLost);
             }
-            let saved = self.edit_job(&lease.key, |row| {
-                let again = row.progress.as_ref() == Some(&progress);
-                row.progress = Some(progress);
-                again
-            });
-            if saved {
+            if self.has_progress(&lease.key, &progress) {
                 // The reply to this very page was lost: its jobs may have run since.
                 return Ok(Reply::Enqueued {
                     added: 0,
@@ -45,6 +33,7 @@ impl Queue {
                     refused: 0,
                 });
             }
+            self.edit_job(&lease.key, |row| row.progress = Some(progress));
         }
         let (mut added, mut coalesced, mut refused) = (0, 0, 0);
         for job in jobs {
@@ -82,6 +71,12 @@ impl Queue {
         })
     }
 
+    /// Whether a fan-out's progress is this text already.
+    pub(super) fn has_progress(&self, key: &JobKey, progress: &str) -> bool {
+        let row = self.jobs.get(key);
+        row.and_then(|row| row.progress.as_deref()) == Some(progress)
+    }
+
     pub(super) fn remove(&mut self, key: &JobKey) -> Reply {
         let waits = self.jobs.get(key).is_some_and(|row| row.active.is_none());
         if waits {
@@ -99,18 +94,5 @@ impl Queue {
         Err(Refusal::UnknownSource {
             source: source.clone(),
         })
-    }
-}
-
-/// Refuses a cursor or progress that is too long.
-pub(super) fn check_text_size(what: &str, text: Option<&String>) -> Result<(), Refusal> {
-    match text {
-        Some(text) if text.len() > CURSOR_BYTES_MAX => Err(Refusal::TooLarge {
-            what: format!(
-                "{what} of {} bytes; at most {CURSOR_BYTES_MAX} are kept",
-                text.len()
-            ),
-        }),
-        _ => Ok(()),
     }
 }

@@ -5,9 +5,8 @@
 
 use super::Queue;
 use super::command::{Commit, CommitOutcome, LeaseRef, ParkReason, Refusal, Reply};
-use super::enqueue::check_text_size;
 use super::records::user_key;
-use super::rows::{FinishedRow, JobRow, Wish, short};
+use super::rows::{FinishedRow, JobRow, Wish};
 use super::state::JobKey;
 use crate::time::Timestamp;
 
@@ -18,17 +17,13 @@ impl Queue {
         lease: &LeaseRef,
         commit: Commit,
     ) -> Result<Reply, Refusal> {
-        check_text_size("cursor", commit.cursor.as_ref())?;
         if self.is_ended(now, lease)? {
             return Ok(Reply::AlreadyDone);
         }
         self.remember_finished(lease);
         let job = self.remove_job(&lease.key).expect("a live lease has a job");
         let synced = matches!(commit.outcome, CommitOutcome::Synced { .. });
-        let outcome = match commit.outcome {
-            CommitOutcome::Skipped { note } => CommitOutcome::Skipped { note: short(note) },
-            other => other,
-        };
+        let outcome = commit.outcome;
         if let Some(user) = user_key(&lease.key) {
             self.edit_user(&user, |row| {
                 let state = &mut row.state;
@@ -70,7 +65,6 @@ impl Queue {
             return Ok(Reply::AlreadyDone);
         }
         self.remember_finished(lease);
-        let error = short(error);
         if let Some(user) = user_key(&lease.key) {
             self.edit_user(&user, |row| row.state.last_error = Some(error.clone()));
         }
@@ -95,7 +89,6 @@ impl Queue {
         }
         self.remember_finished(lease);
         let job = self.remove_job(&lease.key).expect("a live lease has a job");
-        let error = short(error);
         if let Some(user) = user_key(&lease.key) {
             self.edit_user(&user, |row| {
                 row.state.last_error = Some(error.clone());

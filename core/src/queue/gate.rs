@@ -3,10 +3,10 @@
 //! "Slow down" is never a failure: the job goes back unharmed, a gate closes, and everybody who runs already is told
 //! to wait at the next request. A gate only ever moves away from now; when it opens, a ramp lets starts in one by one.
 
-use super::command::{BATCH_MAX, LeaseRef, Refusal, Reply};
-use super::enqueue::check_text_size;
-use super::records::{check_size, user_key};
-use super::rows::{Ramp, opens_at, short};
+use super::check::check_size;
+use super::command::{LeaseRef, Refusal, Reply};
+use super::records::user_key;
+use super::rows::{Ramp, opens_at};
 use super::state::JobKey;
 use super::{GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, PAUSED_RECHECK_MS, Queue};
 use crate::failure::LimitScope;
@@ -26,11 +26,6 @@ impl Queue {
     pub(super) fn limited(&mut self, now: Timestamp, limited: Limited) -> Result<Reply, Refusal> {
         let lease = &limited.lease;
         let user = user_key(&lease.key);
-        if user.is_none() && limited.scope == LimitScope::User {
-            return Err(Refusal::Invalid {
-                what: "a fan-out has no user whose gate could close".to_owned(),
-            });
-        }
         let ended = self.is_ended(now, lease);
         if ended == Ok(true) {
             return Ok(Reply::AlreadyDone);
@@ -80,7 +75,7 @@ impl Queue {
             let until = gate_until(now, limited, row.limited_in_a_row);
             let until = row.gate_until.map_or(until, |before| before.max(until));
             row.gate_until = Some(until);
-            row.gate_reason = Some(short(limited.reason.clone()));
+            row.gate_reason = Some(limited.reason.clone());
             until
         })?;
         self.start_ramp(source, until);
@@ -120,8 +115,6 @@ impl Queue {
         progress: Option<String>,
         requests: u32,
     ) -> Result<Reply, Refusal> {
-        check_text_size("progress", progress.as_ref())?;
-        check_size("requests", requests as usize, BATCH_MAX)?;
         if self.live(now, lease).is_none() {
             return Err(Refusal::LeaseLost);
         }
@@ -134,16 +127,15 @@ impl Queue {
         if let Some(progress) = progress {
             match user_key(&lease.key) {
                 Some(user) => {
-                    let further = self.edit_user(&user, |row| {
-                        let further = row.state.cursor.as_ref() != Some(&progress);
-                        row.state.cursor = Some(progress);
-                        further
-                    });
-                    if further {
+                    let state = self.user_of(&lease.key);
+                    let cursor = state.and_then(|state| state.cursor.as_ref());
+                    if cursor != Some(&progress) {
+                        self.edit_user(&user, |row| row.state.cursor = Some(progress));
                         // A job that gets further each time is no poison, however often its process is killed.
                         self.edit_job(&lease.key, |row| row.stalls = 0);
                     }
                 }
+                None if self.has_progress(&lease.key, &progress) => {}
                 None => self.edit_job(&lease.key, |row| row.progress = Some(progress)),
             }
         }
@@ -180,8 +172,8 @@ impl Queue {
         if wait_until > now {
             return Some(wait_until);
         }
-        if project.is_some() {
-            flow.requests.record(now, requests);
+        if let Some(limit) = &project {
+            flow.requests.record(now, requests, limit);
             self.flows.insert(source, flow);
         }
         if let Some(user) = &user {
@@ -191,10 +183,12 @@ impl Queue {
     }
 
     pub(super) fn pause(&mut self, source: Option<SourceName>, reason: String) -> Reply {
-        let reason = short(reason);
         for source in self.named_or_all(source) {
-            let paused = Some(reason.clone());
-            self.sources.edit(&source, |row| row.paused = paused);
+            let row = self.sources.get(&source).expect("it was listed");
+            if row.paused.as_ref() != Some(&reason) {
+                let paused = Some(reason.clone());
+                self.sources.edit(&source, |row| row.paused = paused);
+            }
         }
         Reply::Done
     }

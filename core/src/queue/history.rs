@@ -1,7 +1,7 @@
 //! The history: the newest completed jobs and dead letters of each source, numbered in one sequence.
 
 use super::command::{BATCH_MAX, Priority, Reply};
-use super::index::{Ring, ring_of};
+use super::index::{Ring, by_source, ring_of};
 use super::rows::{FinishedRow, Wish};
 use super::state::JobKey;
 use super::{FAN_OUTS_KEEP_COMPLETED, FAN_OUTS_KEEP_FAILED, Queue};
@@ -63,12 +63,12 @@ impl Queue {
         }
     }
 
-    /// Enqueues dead letters again, the oldest first. One whose user is parked or not enrolled, or whose schedule is
+    /// Enqueues dead letters again: source by source by their names, then the fan-outs', the oldest of each first. One whose user is parked or not enrolled, or whose schedule is
     /// gone, stays where it is.
     pub(super) fn retry_failed(&mut self, now: Timestamp, number: Option<u64>) -> Reply {
         let numbers: Vec<u64> = match number {
             Some(number) => vec![number],
-            None => self.failed.iter().map(|(number, _)| *number).collect(),
+            None => by_source(&self.index.failed).flatten().copied().collect(),
         };
         let mut count = 0;
         for number in numbers {

@@ -1,45 +1,30 @@
 //! Indexes: what makes each question cheap. They follow from the rows, are never stored, and are built anew on restore.
 //!
-//! The idea that keeps claims cheap: a job is *ready* from the later of its own time and its user's gate, and only
-//! ready jobs stand in a lane. A watermark says up to which time jobs were moved into the lanes, so the passing of
-//! time costs each job one move, a clock that steps back moves them out again, and nobody scans over jobs that cannot
-//! start.
+//! A job that is not active stands in its [`Lane`], one that is under its lease: so each command finds the jobs that it
+//! touches at once, and nobody scans over the others.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use super::Queue;
 use super::command::{LeaseToken, Priority};
+use super::lane::Lane;
 use super::rows::{FinishedRow, JobRow, UserKey};
 use super::state::{JobKey, UserState};
 use crate::id::{SourceName, UserId, WorkerId};
 use crate::time::Timestamp;
-
-/// The order of ready jobs: "sync now" by its time; scheduled ones by their time, then by how overdue the user is.
-pub(super) type Rank = (Reverse<Priority>, Timestamp, Timestamp, JobKey);
 
 /// Where a job stands in the indexes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Outside {
         ready_at: Timestamp,
-        rank: Rank,
+        priority: Priority,
     },
     Leased {
         expires_at: Timestamp,
         worker: WorkerId,
         token: LeaseToken,
     },
-}
-
-/// The jobs of a source, or all fan-outs, that are not active.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lane {
-    /// All of them, by when they are ready.
-    pub(super) by_time: BTreeSet<(Timestamp, JobKey)>,
-    /// Those that are ready as of the watermark.
-    pub(super) ready: BTreeSet<Rank>,
 }
 
 /// What is known of a source at a glance.
@@ -61,16 +46,12 @@ pub(super) type Ring = Option<SourceName>;
 /// All indexes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Index {
-    watermark: Timestamp,
-    /// Jobs that are not active, by when they are ready.
-    pub(super) by_time: BTreeMap<Timestamp, BTreeSet<JobKey>>,
     pub(super) fan_outs: Lane,
     pub(super) sources: BTreeMap<SourceName, SourceIndex>,
     /// Active jobs by when their lease expires.
     pub(super) expiry: BTreeSet<(Timestamp, JobKey)>,
     /// Active jobs by who holds them.
     pub(super) workers: BTreeMap<WorkerId, BTreeMap<LeaseToken, JobKey>>,
-    pub(super) active: BTreeSet<JobKey>,
     /// Rows of users' requests, by when none counts any more.
     pub(super) user_flows: BTreeSet<(Timestamp, UserKey)>,
     pub(super) completed: BTreeMap<Ring, BTreeSet<u64>>,
@@ -81,13 +62,10 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new() -> Self {
         Index {
-            watermark: Timestamp::EPOCH,
-            by_time: BTreeMap::new(),
             fan_outs: Lane::default(),
             sources: BTreeMap::new(),
             expiry: BTreeSet::new(),
             workers: BTreeMap::new(),
-            active: BTreeSet::new(),
             user_flows: BTreeSet::new(),
             completed: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -95,10 +73,9 @@ impl Index {
         }
     }
 
-    /// The indexes of the queue's rows, with the lanes as of `watermark`.
-    pub(super) fn build(queue: &Queue, watermark: Timestamp) -> Index {
+    /// The indexes of the queue's rows.
+    pub(super) fn build(queue: &Queue) -> Index {
         let mut index = Index::new();
-        index.watermark = watermark;
         for (source, _) in queue.sources.iter() {
             index.sources.entry(source.clone()).or_default();
         }
@@ -122,32 +99,10 @@ impl Index {
         index
     }
 
-    pub(super) fn watermark(&self) -> Timestamp {
-        self.watermark
-    }
-
-    /// Moves the watermark to `now`, forwards or backwards.
-    pub(super) fn advance(&mut self, now: Timestamp) {
-        let before = self.watermark;
-        self.watermark = now;
-        let (from, to) = (before.min(now), before.max(now));
-        let moved: Vec<JobKey> = self
-            .by_time
-            .range((Bound::Excluded(from), Bound::Included(to)))
-            .flat_map(|(_, keys)| keys.iter().cloned())
-            .collect();
-        for key in moved {
-            let Some(Place::Outside { rank, .. }) = self.places.get(&key) else {
-                unreachable!("by_time holds only jobs that are not active");
-            };
-            let rank = rank.clone();
-            let lane = self.lane_mut(&key);
-            if now > before {
-                lane.ready.insert(rank);
-            } else {
-                lane.ready.remove(&rank);
-            }
-        }
+    /// All lanes in the order of claims: that of the fan-outs, then each source's by its name.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        let sources = self.sources.values().map(|source| &source.lane);
+        std::iter::once(&self.fan_outs).chain(sources)
     }
 
     fn lane_mut(&mut self, key: &JobKey) -> &mut Lane {
@@ -163,7 +118,6 @@ impl Index {
         let place = match &row.active {
             Some(lease) => {
                 self.expiry.insert((lease.expires_at, key.clone()));
-                self.active.insert(key.clone());
                 let held = self.workers.entry(lease.worker.clone()).or_default();
                 held.insert(lease.token, key.clone());
                 Place::Leased {
@@ -174,18 +128,10 @@ impl Index {
             }
             None => {
                 let ready_at = ready_at(row, user);
-                let rank = rank(key, row, user);
-                let watermark = self.watermark;
-                self.by_time
-                    .entry(ready_at)
-                    .or_default()
-                    .insert(key.clone());
+                let priority = row.wish.priority;
                 let lane = self.lane_mut(key);
-                lane.by_time.insert((ready_at, key.clone()));
-                if ready_at <= watermark {
-                    lane.ready.insert(rank.clone());
-                }
-                Place::Outside { ready_at, rank }
+                lane.insert(priority, (ready_at, key.clone()));
+                Place::Outside { ready_at, priority }
             }
         };
         let former = self.places.insert(key.clone(), place);
@@ -202,7 +148,6 @@ impl Index {
                 token,
             }) => {
                 self.expiry.remove(&(expires_at, key.clone()));
-                self.active.remove(key);
                 let held = self
                     .workers
                     .get_mut(&worker)
@@ -212,15 +157,9 @@ impl Index {
                     self.workers.remove(&worker);
                 }
             }
-            Some(Place::Outside { ready_at, rank }) => {
-                let keys = self.by_time.get_mut(&ready_at).expect("a job has its time");
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_time.remove(&ready_at);
-                }
+            Some(Place::Outside { ready_at, priority }) => {
                 let lane = self.lane_mut(key);
-                lane.by_time.remove(&(ready_at, key.clone()));
-                lane.ready.remove(&rank);
+                lane.remove(priority, &(ready_at, key.clone()));
             }
         }
     }
@@ -257,35 +196,13 @@ impl Index {
             index.due.remove(&(state.due_at, user.clone()));
         }
     }
-
-    /// How many jobs are ready as of the watermark.
-    pub(super) fn ready_count(&self) -> usize {
-        self.sources
-            .values()
-            .fold(self.fan_outs.ready.len(), |sum, source| {
-                sum + source.lane.ready.len()
-            })
-    }
 }
 
 /// When a job may start at the earliest, as far as it and its user are concerned.
-pub(super) fn ready_at(row: &JobRow, user: Option<&UserState>) -> Timestamp {
+fn ready_at(row: &JobRow, user: Option<&UserState>) -> Timestamp {
     let gate = user.and_then(|user| user.gate_until);
     let until = gate.max(row.held_until);
     until.map_or(row.wish.run_at, |until| row.wish.run_at.max(until))
-}
-
-fn rank(key: &JobKey, row: &JobRow, user: Option<&UserState>) -> Rank {
-    let due_at = match (row.wish.priority, user) {
-        (Priority::Scheduled, Some(user)) => user.due_at,
-        _ => Timestamp::EPOCH,
-    };
-    (
-        Reverse(row.wish.priority),
-        row.wish.run_at,
-        due_at,
-        key.clone(),
-    )
 }
 
 pub(super) fn ring_of(row: &FinishedRow) -> Ring {
@@ -293,4 +210,13 @@ pub(super) fn ring_of(row: &FinishedRow) -> Ring {
         JobKey::FanOut { .. } => None,
         JobKey::Sync { source, .. } => Some(source.clone()),
     }
+}
+
+/// The numbers of a history source by source, by their names, and then those of the fan-outs; each source's oldest first.
+pub(super) fn by_source(
+    history: &BTreeMap<Ring, BTreeSet<u64>>,
+) -> impl Iterator<Item = &BTreeSet<u64>> {
+    let sources = history.iter().filter(|(ring, _)| ring.is_some());
+    let sources = sources.map(|(_, numbers)| numbers);
+    sources.chain(history.get(&None))
 }

@@ -14,7 +14,7 @@ impl Queue {
     /// # Panics
     /// If the state contradicts itself.
     pub fn check_invariants(&self) {
-        let built = Index::build(self, self.index.watermark());
+        let built = Index::build(self);
         assert!(
             self.index == built,
             "the indexes do not follow from the rows"

@@ -16,6 +16,7 @@
 //! - a job that was taken stays until it is completed, buried in the dead letters, or removed by name
 //! - memory is bounded by users, schedules and the history that is kept
 
+mod check;
 mod claim;
 mod clock;
 pub mod command;
@@ -25,6 +26,7 @@ mod gate;
 mod history;
 mod index;
 mod invariants;
+mod lane;
 mod records;
 mod restore;
 mod rows;
@@ -33,6 +35,7 @@ mod source;
 pub mod state;
 mod stats;
 mod table;
+mod times;
 mod users;
 mod wake;
 
@@ -42,11 +45,10 @@ mod tests;
 pub use command::{Command, Reply};
 pub use restore::{Change, RestoreError};
 
-use claim::{Claim, check_lease_ms};
-use command::{BATCH_MAX, LeaseRef, Refusal};
+use claim::Claim;
+use command::{LeaseRef, Refusal};
 use gate::Limited;
 use index::Index;
-use records::check_size;
 use rows::{
     FinishedRow, FlowRow, JobRow, MetaRow, ScheduleRow, SourceRow, UserFlowRow, UserKey, UserRow,
 };
@@ -69,6 +71,9 @@ pub const GATE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub const PAUSED_RECHECK_MS: u64 = 60_000;
 /// Expired leases that one claim takes back at the most.
 pub const EXPIRE_BATCH_MAX: usize = 100;
+/// The most syncs, and the most fan-outs, that one claim gives, whatever slots were offered; in jobs. So a store never
+/// works on one claim for long, and a worker with more slots claims again.
+pub const CLAIM_BATCH_MAX: usize = 100;
 /// How often a lease may expire on one fan-out before it is given up (a sync: see
 /// [`stalls_max`](state::SourceSettings::stalls_max)).
 pub const FAN_OUT_STALLS_MAX: u32 = 3;
@@ -125,11 +130,34 @@ impl Queue {
     /// Applies `command` at `now`, the store's time, and says what came of it.
     ///
     /// A refused command changed nothing (but see [`Command::Limited`]). Time may stand still or step back.
+    ///
+    /// The latest time at which a command changed anything is remembered: against it a step back of the clock is
+    /// measured. So that every store measures alike, this is what counts as a change:
+    /// - a step back of the clock that was minded, whatever the command
+    /// - [`Command::DefineSource`], [`Command::DefineSchedule`]: what is new, or unlike the last definition
+    /// - [`Command::RemoveSchedule`]: of one that was there
+    /// - [`Command::Tick`]: one that was recorded ([`Reply::Fired`])
+    /// - [`Command::Enqueue`]: a job added or coalesced, or a checkpoint that is not the one saved already
+    /// - [`Command::Claim`]: a lease given, given again, taken back or buried, or a job put aside because its user's
+    ///   requests are used up
+    /// - [`Command::Heartbeat`]: a lease extended
+    /// - [`Command::Checkpoint`]: progress unlike the saved one, or requests recorded: given, and limited for the
+    ///   project or for the user whose job it is
+    /// - [`Command::Complete`], [`Command::Retry`], [`Command::Fail`], [`Command::Release`]: done, not done already
+    /// - [`Command::Limited`]: a gate closed, even if the lease was lost
+    /// - [`Command::Pause`], [`Command::SetLimit`]: another reason or limit than before;
+    ///   [`Command::Resume`]: of a source that was paused, or whose gate was closed
+    /// - [`Command::Enroll`]: a user who is new; [`Command::Connect`]: another grant, or a user unparked;
+    ///   [`Command::Unenroll`]: a user who was enrolled
+    /// - [`Command::RetryFailed`], [`Command::Remove`]: a job counted
+    ///
+    /// Forgetting requests that count no more is none.
     pub fn apply(&mut self, now: Timestamp, command: Command) -> Reply {
+        let command = command.with_times_kept();
         let before = self.touches();
         self.mind_the_clock(now);
-        self.index.advance(now);
-        let reply = self.dispatch(now, command);
+        let checked = command.check();
+        let reply = checked.and_then(|()| self.dispatch(now, command.shortened()));
         let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
         if self.touches() > before {
             self.edit_meta(|meta| meta.changed_at = meta.changed_at.max(now));
@@ -260,7 +288,7 @@ impl Queue {
                 state,
                 offset,
                 limit,
-            } => self.list_jobs(state, offset, limit),
+            } => self.list_jobs(now, state, offset, limit),
             Command::RetryFailed { number } => Ok(self.retry_failed(now, number)),
             Command::Remove { key } => Ok(self.remove(&key)),
         }
@@ -272,8 +300,6 @@ impl Queue {
         leases: Vec<LeaseRef>,
         lease_ms: u64,
     ) -> Result<Reply, Refusal> {
-        check_size("leases", leases.len(), BATCH_MAX)?;
-        check_lease_ms(lease_ms)?;
         let mut lost = Vec::new();
         for lease in leases {
             if self.live(now, &lease).is_some() {

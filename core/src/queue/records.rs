@@ -1,6 +1,7 @@
 //! The only ways to change a job, a user or a user's requests: each keeps the indexes in step with the rows.
 
 use super::Queue;
+use super::clock::WOBBLE_MS;
 use super::command::{LeaseRef, LeaseToken, Refusal};
 use super::rows::{ActiveLease, JobRow, MetaRow, UserFlowRow, UserKey, UserRow, Wish, opens_at};
 use super::state::{JobKey, UserState};
@@ -8,7 +9,7 @@ use crate::policy::limit::Limit;
 use crate::time::Timestamp;
 
 /// Rows of users' requests that are dropped in one claim at the most.
-const USER_FLOWS_DROPPED_MAX: usize = 1_000;
+const USER_FLOWS_DROPPED_MAX: usize = 100;
 
 impl Queue {
     pub(super) fn meta(&self) -> MetaRow {
@@ -118,7 +119,7 @@ impl Queue {
             // The log would keep old requests for a longer limit to come; for so many users that is too much memory.
             row = UserFlowRow::new();
         }
-        row.requests.record(now, requests);
+        row.requests.record(now, requests, limit);
         row.empty_at = row.requests.opens_at(now, limit, limit.count);
         self.index.user_flows.insert((row.empty_at, key.clone()));
         self.user_flows.insert(key, row);
@@ -130,40 +131,52 @@ impl Queue {
         Some(row)
     }
 
-    /// Drops rows of users' requests that count no more.
+    /// By when users' requests had left the window that may be forgotten. Measured from the last change, as a step back
+    /// of the clock is: whether they were dropped by then makes no difference.
+    fn user_flows_forgotten_by(&self) -> Timestamp {
+        self.meta().changed_at.minus_ms(WOBBLE_MS)
+    }
+
+    /// Drops rows of users' requests that count no more. It is seen by nobody, so it does not count as a change.
     pub(super) fn drop_user_flows(&mut self, now: Timestamp) {
+        let forgotten_by = self.user_flows_forgotten_by();
         for _ in 0..USER_FLOWS_DROPPED_MAX {
             let Some((empty_at, key)) = self.index.user_flows.first().cloned() else {
                 return;
             };
-            if empty_at > now {
+            if empty_at > forgotten_by {
                 return;
             }
-            let mut row = self
-                .remove_user_flow(&key)
-                .expect("an indexed row is there");
+            self.index.user_flows.pop_first();
+            let row = self.user_flows.get(&key).cloned();
+            let mut row = row.expect("an indexed row is there");
             let settings = self.sources.get(&key.0).map(|source| &source.settings);
-            let Some(limit) = settings.and_then(|settings| settings.requests_user) else {
-                continue;
-            };
-            row.empty_at = row.requests.opens_at(now, &limit, limit.count);
+            let limit = settings.and_then(|settings| settings.requests_user);
+            row.empty_at =
+                limit.map_or(now, |limit| row.requests.opens_at(now, &limit, limit.count));
             if row.empty_at > now {
                 // A longer window was set since, or the clock stepped back.
                 self.index.user_flows.insert((row.empty_at, key.clone()));
-                self.user_flows.insert(&key, row);
+                self.user_flows.insert_unseen(&key, row);
+            } else {
+                self.user_flows.remove_unseen(&key);
             }
         }
     }
 
-    /// Takes requests of users that lie in the future to have been made now.
+    /// Takes requests of users that lie in the future to have been made now, and drops those that count no more.
     pub(super) fn restamp_user_flows(&mut self, now: Timestamp) {
+        let forgotten_by = self.user_flows_forgotten_by();
         let keys: Vec<UserKey> = self.user_flows.iter().map(|(key, _)| key.clone()).collect();
         for key in keys {
             let mut row = self.remove_user_flow(&key).expect("it was listed");
             let Some(limit) = self.settings(&key.0).requests_user else {
                 continue;
             };
-            row.requests.record(now, 0);
+            if row.empty_at <= forgotten_by {
+                continue;
+            }
+            row.requests.restamp(now);
             row.empty_at = row.requests.opens_at(now, &limit, limit.count);
             self.index.user_flows.insert((row.empty_at, key.clone()));
             self.user_flows.insert(&key, row);
@@ -246,14 +259,4 @@ pub(super) fn sync_key((source, user): &UserKey) -> JobKey {
         source: source.clone(),
         user: user.clone(),
     }
-}
-
-/// Refuses `count` if it is above `count_max`; `what` names the thing, in the plural.
-pub(super) fn check_size(what: &str, count: usize, count_max: usize) -> Result<(), Refusal> {
-    if count <= count_max {
-        return Ok(());
-    }
-    Err(Refusal::TooLarge {
-        what: format!("{count} {what}; at most {count_max} are allowed in one command"),
-    })
 }

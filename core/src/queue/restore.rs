@@ -112,7 +112,7 @@ impl Queue {
                 return Err(RestoreError::UnknownTable(table));
             }
         }
-        queue.index = Index::build(&queue, queue.meta().changed_at);
+        queue.index = Index::build(&queue);
         Ok(queue)
     }
 }

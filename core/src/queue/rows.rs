@@ -4,18 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommitOutcome, LeaseToken, Priority};
 use super::state::{JobKey, ScheduleState, SourceSettings, UserState};
-use crate::failure::DETAIL_CHARS_MAX;
 use crate::id::{SourceName, UserId, WorkerId};
 use crate::policy::limit::{Limit, SlidingWindow};
 use crate::time::Timestamp;
 
 /// A user of a source.
 pub(super) type UserKey = (SourceName, UserId);
-
-/// Starts are counted to the millisecond.
-const STARTS_GRANULARITY_MS: u64 = 1;
-/// Requests are counted by the second: a window of a minute then takes at most 80 buckets, however many requests.
-const REQUESTS_GRANULARITY_MS: u64 = 1_000;
 
 /// What the queue remembers of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +55,8 @@ pub(super) struct FlowRow {
 impl FlowRow {
     pub(super) fn new() -> Self {
         FlowRow {
-            starts: SlidingWindow::new(STARTS_GRANULARITY_MS),
-            requests: SlidingWindow::new(REQUESTS_GRANULARITY_MS),
+            starts: SlidingWindow::new(),
+            requests: SlidingWindow::new(),
             ramp: None,
         }
     }
@@ -79,7 +73,7 @@ pub(super) struct UserFlowRow {
 impl UserFlowRow {
     pub(super) fn new() -> Self {
         UserFlowRow {
-            requests: SlidingWindow::new(REQUESTS_GRANULARITY_MS),
+            requests: SlidingWindow::new(),
             empty_at: Timestamp::EPOCH,
         }
     }
@@ -178,21 +172,12 @@ pub(super) struct FinishedRow {
     pub(super) error: Option<String>,
 }
 
-/// `text`, cut to what is kept of an explanation.
-pub(super) fn short(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS_MAX) {
-        text.truncate(end);
-    }
-    text
-}
-
-/// When `wanted` more fit, if nothing else happens; now if there is no limit. Asks a copy: a question changes nothing
-/// that would have to be stored.
+/// When `wanted` more fit, if nothing else happens; now if there is no limit.
 pub(super) fn opens_at(
     window: &SlidingWindow,
     now: Timestamp,
     limit: Option<&Limit>,
     wanted: u32,
 ) -> Timestamp {
-    limit.map_or(now, |limit| window.clone().opens_at(now, limit, wanted))
+    limit.map_or(now, |limit| window.opens_at(now, limit, wanted))
 }

@@ -4,7 +4,7 @@
 //! one"; the first to say so wins, and the fan-out is enqueued in the same step.
 
 use super::command::{Priority, Refusal, Reply};
-use super::rows::{ScheduleRow, UserKey, UserRow, Wish};
+use super::rows::{ScheduleRow, UserKey, Wish};
 use super::state::{JobKey, ScheduleState};
 use super::{Queue, SCHEDULES_MAX};
 use crate::id::{ScheduleName, SourceName};
@@ -22,14 +22,16 @@ pub(super) struct Tick {
 }
 
 impl Queue {
-    /// Nobody waits for a tick of the old pattern (a year, after a slip of the pen) when there is a new one.
+    /// Nobody waits for a tick of the old pattern (a year, after a slip of the pen) when there is a new one. Who is
+    /// parked waits for none: connecting again sets when such a user is due.
     fn due_by_latest(&mut self, source: &SourceName, latest: Timestamp) {
-        let later = |(of, _): &&UserKey, row: &UserRow| of == source && row.state.due_at > latest;
-        let users: Vec<UserKey> = self
-            .users
-            .iter()
-            .filter(|(key, row)| later(key, row))
-            .map(|(key, _)| key.clone())
+        let Some(index) = self.index.sources.get(source) else {
+            return;
+        };
+        let by_due = index.due.iter().rev();
+        let later = by_due.take_while(|(due_at, _)| *due_at > latest);
+        let users: Vec<UserKey> = later
+            .map(|(_, user)| (source.clone(), user.clone()))
             .collect();
         for user in users {
             self.edit_user(&user, |row| row.state.due_at = latest);

@@ -35,11 +35,11 @@ impl std::fmt::Display for JobKey {
     }
 }
 
-/// Who goes first among jobs that are ready.
+/// Who goes first among jobs of a source that are ready. Within a priority: who was ready first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// The scheduled background sync: the most overdue first.
+    /// The scheduled background sync.
     #[default]
     Scheduled,
     /// "Sync now": ahead of scheduled ones, unless this user started within

@@ -1,20 +1,20 @@
 //! What the queue shows of itself: counts and listings, all from the indexes.
 
-use std::ops::Bound;
-
 use super::Queue;
-use super::command::{BATCH_MAX, Refusal, Reply};
-use super::records::check_size;
+use super::command::{Refusal, Reply};
+use super::index::by_source;
 use super::rows::FinishedRow;
 use super::state::{JobKey, JobListing, JobState, QueueStats, SourceStats};
+use super::table::Table;
 use crate::id::SourceName;
 use crate::time::Timestamp;
 
 impl Queue {
     pub(super) fn stats(&self, now: Timestamp) -> Reply {
         let meta = self.meta();
-        let active = self.index.active.len();
-        let waiting = self.index.ready_count();
+        let active = self.index.expiry.len();
+        let lanes = self.index.lanes();
+        let waiting: usize = lanes.map(|lane| lane.waiting(now).count()).sum();
         let sources = self.sources.iter();
         let workers = self.index.workers.iter();
         Reply::Stats {
@@ -40,7 +40,7 @@ impl Queue {
         let row = self.sources.get(source).expect("the caller listed it");
         let index = self.index.sources.get(source);
         let index = index.expect("every source has its index");
-        let mut starts = self.flow(source).starts;
+        let starts = self.flow(source).starts;
         let starts_in_window = row.settings.jobs.map_or(0, |limit| {
             // More than the limit may have started before it was lowered; shown is what counts against it.
             u64::from(limit.count - starts.available(now, &limit))
@@ -60,37 +60,36 @@ impl Queue {
 
     pub(super) fn list_jobs(
         &self,
+        now: Timestamp,
         state: JobState,
         offset: u32,
         limit: u32,
     ) -> Result<Reply, Refusal> {
-        check_size("jobs", limit as usize, BATCH_MAX)?;
         let (offset, limit) = (offset as usize, limit as usize);
-        let now = self.index.watermark();
-        let later = (Bound::Excluded(now), Bound::Unbounded);
-        let waiting = |(at, key): (&Timestamp, &JobKey)| self.outstanding(key, state, *at);
-        let by_key = |(at, keys)| std::iter::repeat(at).zip(keys);
+        let outstanding = |(at, key): &(Timestamp, JobKey)| self.outstanding(key, state, *at);
         let jobs = match state {
             JobState::Waiting => {
-                let rows = self.index.by_time.range(..=now).flat_map(by_key);
-                rows.skip(offset).take(limit).map(waiting).collect()
+                let rows = self.index.lanes().flat_map(|lane| lane.waiting(now));
+                rows.skip(offset).take(limit).map(outstanding).collect()
             }
             JobState::Delayed => {
-                let rows = self.index.by_time.range(later).flat_map(by_key);
-                rows.skip(offset).take(limit).map(waiting).collect()
+                let rows = self.index.lanes().flat_map(|lane| lane.delayed(now));
+                rows.skip(offset).take(limit).map(outstanding).collect()
             }
             JobState::Active => {
-                let keys = self.index.active.iter().skip(offset).take(limit);
-                keys.map(|key| self.outstanding(key, state, now)).collect()
+                let rows = self.index.expiry.iter().skip(offset).take(limit);
+                rows.map(outstanding).collect()
             }
             JobState::Completed => {
-                let rows = self.completed.iter().rev().skip(offset).take(limit);
-                rows.map(|(number, row)| finished(*number, state, row))
+                let numbers = by_source(&self.index.completed).flat_map(|one| one.iter().rev());
+                let page = numbers.skip(offset).take(limit);
+                page.map(|number| finished(*number, state, &self.completed))
                     .collect()
             }
             JobState::Failed => {
-                let rows = self.failed.iter().rev().skip(offset).take(limit);
-                rows.map(|(number, row)| finished(*number, state, row))
+                let numbers = by_source(&self.index.failed).flat_map(|one| one.iter().rev());
+                let page = numbers.skip(offset).take(limit);
+                page.map(|number| finished(*number, state, &self.failed))
                     .collect()
             }
         };
@@ -104,7 +103,7 @@ impl Queue {
             key: key.clone(),
             state,
             number: None,
-            at: active.map_or(at, |lease| lease.expires_at),
+            at,
             priority: row.wish.priority,
             attempt: row.attempts + u32::from(active.is_some()),
             worker: active.map(|lease| lease.worker.clone()),
@@ -114,7 +113,8 @@ impl Queue {
     }
 }
 
-fn finished(number: u64, state: JobState, row: &FinishedRow) -> JobListing {
+fn finished(number: u64, state: JobState, history: &Table<u64, FinishedRow>) -> JobListing {
+    let row = history.get(&number).expect("an indexed entry is there");
     JobListing {
         key: row.key.clone(),
         state,

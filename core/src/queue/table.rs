@@ -27,7 +27,7 @@ pub(super) struct Table<K, V> {
     rows: BTreeMap<K, V>,
     /// Touched since the last [`Table::take_changes`].
     dirty: BTreeSet<K>,
-    /// Grows with every touch: tells whether a command changed anything.
+    /// Grows with every touch but the unseen ones: tells whether a command changed anything.
     touches: u64,
 }
 
@@ -77,6 +77,19 @@ impl<K: Key, V: Row> Table<K, V> {
         let row = self.rows.remove(key)?;
         self.mark(key);
         Some(row)
+    }
+
+    /// As [`Table::insert`], but it does not count as a change.
+    pub(super) fn insert_unseen(&mut self, key: &K, row: V) {
+        self.dirty.insert(key.clone());
+        self.rows.insert(key.clone(), row);
+    }
+
+    /// As [`Table::remove`], but it does not count as a change.
+    pub(super) fn remove_unseen(&mut self, key: &K) {
+        if self.rows.remove(key).is_some() {
+            self.dirty.insert(key.clone());
+        }
     }
 
     /// Lets `change` at the row, and marks it; `None` if there is no such row.

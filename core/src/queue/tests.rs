@@ -269,14 +269,86 @@ fn sync_now_goes_first_but_a_flood_of_it_waits_in_line() {
 }
 
 #[test]
-fn the_most_overdue_of_those_that_run_together_goes_first() {
-    let mut desk = Desk::unlimited(&["ada", "ben"]);
-    desk.enqueue(0, "ada");
-    let lease = desk.claim_one(0);
-    desk.complete(1, &lease);
-    desk.enqueue_as(2, "ada", 2, Priority::Scheduled);
-    desk.enqueue_as(2, "ben", 2, Priority::Scheduled);
-    assert_eq!(names(&desk.claim(3, 9)), ["ben", "ada"]);
+fn who_was_ready_first_goes_first_and_of_those_the_first_by_name() {
+    let mut desk = Desk::unlimited(&["ada", "ben", "cleo", "dana"]);
+    desk.enqueue_as(0, "cleo", 5, Priority::Scheduled);
+    desk.enqueue_as(0, "ben", 5, Priority::Scheduled);
+    desk.enqueue_as(0, "dana", 4, Priority::Scheduled);
+    desk.enqueue_as(0, "ada", 9, Priority::Now);
+    assert_eq!(names(&desk.claim(8, 1)), ["dana"], "none before its time");
+    assert_eq!(names(&desk.claim(9, 9)), ["ada", "ben", "cleo"]);
+}
+
+#[test]
+fn a_claim_gives_a_bounded_batch_and_says_that_there_is_more() {
+    let users: Vec<String> = (0..=CLAIM_BATCH_MAX).map(|n| format!("user {n}")).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut desk = Desk::unlimited(&users);
+    for name in &users {
+        desk.enqueue(0, name);
+    }
+    for (given, held) in [(CLAIM_BATCH_MAX, true), (CLAIM_BATCH_MAX, true), (1, false)] {
+        // The second claim knows of nothing: the batch is given again, and nothing new beside it.
+        let known: Vec<LeaseToken> = match held {
+            true => Vec::new(),
+            false => desk
+                .queue
+                .index
+                .workers
+                .values()
+                .flat_map(|held| held.keys().copied())
+                .collect(),
+        };
+        let Reply::Claimed {
+            leases, next_at, ..
+        } = desk.claim_reply(1, "worker", 1_000, &known)
+        else {
+            panic!("not claimed");
+        };
+        assert_eq!(leases.len(), given);
+        assert_eq!(next_at == Some(at(1)), held);
+    }
+    let too_many = desk.claim_reply(2, "worker", 1_001, &[]);
+    assert!(matches!(
+        too_many,
+        Reply::Refused {
+            refusal: Refusal::TooLarge { .. }
+        }
+    ));
+}
+
+#[test]
+fn a_claim_that_puts_a_whole_batch_aside_asks_to_be_called_again() {
+    let users: Vec<String> = (0..=CLAIM_BATCH_MAX)
+        .map(|n| format!("user {n:03}"))
+        .collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut desk = Desk::unlimited(&users);
+    desk.define(SourceSettings {
+        jobs: None,
+        requests_user: Some(Limit {
+            count: 1,
+            window_ms: 60_000,
+        }),
+        ..SourceSettings::default()
+    });
+    for name in &users[..CLAIM_BATCH_MAX] {
+        desk.enqueue(0, name);
+    }
+    for lease in desk.claim(0, 1_000) {
+        desk.complete(1, &lease.lease);
+    }
+    for name in &users {
+        desk.enqueue(2, name);
+    }
+    let Reply::Claimed {
+        leases, next_at, ..
+    } = desk.claim_reply(3, "worker", 9, &[])
+    else {
+        panic!("not claimed");
+    };
+    assert_eq!((leases.len(), next_at), (0, Some(at(3))));
+    assert_eq!(names(&desk.claim(3, 9)), [*users.last().unwrap()]);
 }
 
 #[test]
@@ -345,7 +417,8 @@ fn a_claim_takes_back_a_bounded_batch_and_asks_to_be_called_again() {
     for name in &users {
         desk.enqueue(0, name);
     }
-    assert_eq!(desk.claim(0, 1_000).len(), users.len());
+    assert_eq!(desk.claim(0, 1_000).len(), CLAIM_BATCH_MAX);
+    assert_eq!(desk.claim(0, 1_000).len(), 1);
     for (recovered, next_ms) in [(100, 30_000), (1, 30_000)] {
         let reply = desk.claim_reply(30_000, "idle", 0, &[]);
         assert_eq!(
@@ -358,7 +431,8 @@ fn a_claim_takes_back_a_bounded_batch_and_asks_to_be_called_again() {
             }
         );
     }
-    assert_eq!(desk.claim(30_001, 1_000).len(), users.len());
+    let again = [30_001, 30_001].map(|ms| desk.claim(ms, 1_000).len());
+    assert_eq!(again, [CLAIM_BATCH_MAX, 1]);
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use std::ops::Bound;
 
 use super::Queue;
-use super::command::{BATCH_MAX, Refusal, Reply};
-use super::records::check_size;
+use super::command::{Refusal, Reply};
 use super::rows::{UserKey, UserRow};
 use super::state::{ParkReason, UserState};
 use crate::id::{SourceName, UserId};
@@ -18,7 +17,6 @@ impl Queue {
         users: Vec<UserId>,
         due_at: Timestamp,
     ) -> Result<Reply, Refusal> {
-        check_size("users", users.len(), BATCH_MAX)?;
         self.check_source(source)?;
         let mut enrolled = Vec::new();
         for user in users {
@@ -61,7 +59,6 @@ impl Queue {
         due_at: Timestamp,
         force: bool,
     ) -> Result<Reply, Refusal> {
-        check_size("users", grants.len(), BATCH_MAX)?;
         self.check_source(source)?;
         let mut unparked = Vec::new();
         for (user, grant) in grants {
@@ -100,7 +97,6 @@ impl Queue {
         source: &SourceName,
         users: Vec<UserId>,
     ) -> Result<Reply, Refusal> {
-        check_size("users", users.len(), BATCH_MAX)?;
         let mut count = 0;
         for user in users {
             count += u64::from(self.remove_user(&(source.clone(), user)));
@@ -115,7 +111,6 @@ impl Queue {
         after: Option<(Timestamp, UserId)>,
         limit: u32,
     ) -> Result<Reply, Refusal> {
-        check_size("users", limit as usize, BATCH_MAX)?;
         let Some(index) = self.index.sources.get(source) else {
             return Ok(Reply::DueUsers {
                 users: Vec::new(),
@@ -150,7 +145,6 @@ impl Queue {
         after: Option<UserId>,
         limit: u32,
     ) -> Result<Reply, Refusal> {
-        check_size("users", limit as usize, BATCH_MAX)?;
         let start: Bound<UserKey> = match after {
             Some(user) => Bound::Excluded((source.clone(), user)),
             None => Bound::Included((source.clone(), first_name())),

@@ -5,7 +5,6 @@
 //! does.
 
 use super::Queue;
-use super::index::Lane;
 use super::rows::opens_at;
 use crate::id::SourceName;
 use crate::policy::limit::{ramp_allowance, ramp_opens_after_ms};
@@ -17,9 +16,14 @@ impl Queue {
     #[must_use]
     pub fn next_wake_at(&self, now: Timestamp) -> Option<Timestamp> {
         let expiry = self.index.expiry.first().map(|(at, _)| *at);
-        let fan_out = ready_from(&self.index.fan_outs);
+        let fan_out = self.index.fan_outs.ready_at();
         let syncs = self.index.sources.iter().filter_map(|(source, index)| {
-            Some(ready_from(&index.lane)?.max(self.source_opens_at(now, source)?))
+            Some(
+                index
+                    .lane
+                    .ready_at()?
+                    .max(self.source_opens_at(now, source)?),
+            )
         });
         let earliest = syncs.chain(expiry).chain(fan_out).min()?;
         Some(earliest.max(now))
@@ -49,8 +53,4 @@ impl Queue {
         let requests = opens_at(&flow.requests, now, project, 1);
         Some(gate.max(ramp).max(starts).max(requests))
     }
-}
-
-fn ready_from(lane: &Lane) -> Option<Timestamp> {
-    lane.by_time.first().map(|(ready_at, _)| *ready_at)
 }

@@ -28,8 +28,8 @@ impl Model {
                         gate: None,
                         reason: None,
                         streak: 0,
-                        starts: SlidingWindow::new(1),
-                        requests: SlidingWindow::new(1_000),
+                        starts: SlidingWindow::new(),
+                        requests: SlidingWindow::new(),
                         ramp: None,
                     });
                     return Reply::Done;
@@ -61,6 +61,7 @@ impl Model {
                             for user in &mut self.users {
                                 if let Some(first) = first
                                     && user.source == definition.source
+                                    && user.state.parked.is_none()
                                 {
                                     user.state.due_at = user.state.due_at.min(first);
                                 }
@@ -275,15 +276,15 @@ impl Model {
                 Reply::Done
             }
             Command::SetLimit { source, jobs } => {
-                let Some(found) = self.source(&source) else {
-                    return unknown(source);
-                };
                 if let Some(Err(error)) = jobs.map(|limit| limit.validate()) {
                     let what = format!("jobs: {error}");
                     return Reply::Refused {
                         refusal: Refusal::Invalid { what },
                     };
                 }
+                let Some(found) = self.source(&source) else {
+                    return unknown(source);
+                };
                 found.settings.jobs = jobs;
                 Reply::Done
             }
@@ -346,7 +347,7 @@ impl Model {
                             limited_in_a_row: 0,
                         },
                         ended: None,
-                        requests: SlidingWindow::new(1_000),
+                        requests: SlidingWindow::new(),
                     });
                 }
                 Reply::Enrolled {
@@ -437,7 +438,7 @@ impl Model {
             }
             Command::RetryFailed { number } => {
                 let mut count = 0;
-                for entry in self.finished.clone() {
+                for entry in self.by_source() {
                     let listing = &entry.listing;
                     let meant = number.is_none() || number == listing.number;
                     if listing.state != JobState::Failed || !meant {

@@ -10,16 +10,16 @@ impl Model {
             .iter()
             .filter(|job| job.lease.is_none() && group(&job.key) == of.cloned())
             .filter(|job| self.ready_at(job) <= now)
-            .map(|job| {
-                let users = self.users.iter().find(|user| sync(user) == job.key);
-                let due = users.map(|user| user.state.due_at).unwrap_or_default();
-                let now_lane = job.priority == Priority::Now;
-                let due = if now_lane { Timestamp::EPOCH } else { due };
-                (!now_lane, job.run_at, due, job.key.clone())
-            })
+            .map(|job| self.place(job))
             .collect();
         ready.sort();
-        ready.into_iter().map(|(_, _, _, key)| key).collect()
+        ready.into_iter().map(|(_, _, key)| key).collect()
+    }
+
+    /// What a job is sorted by within its source, or among the fan-outs.
+    pub(super) fn place(&self, job: &Job) -> (bool, Timestamp, JobKey) {
+        let patient = job.priority != Priority::Now;
+        (patient, self.ready_at(job), job.key.clone())
     }
 
     pub(super) fn claim(
@@ -41,6 +41,8 @@ impl Model {
         if lease_ms == 0 || lease_ms > LEASE_MS_MAX {
             return too_large(format!("lease_ms is {lease_ms}; give 1 to {LEASE_MS_MAX}"));
         }
+        slots = slots.min(100);
+        fan_out_slots = fan_out_slots.min(100);
         let mut expired: Vec<(Timestamp, JobKey)> = self
             .jobs
             .iter()
@@ -89,16 +91,15 @@ impl Model {
             self.sources.iter().map(|one| one.name.clone()).collect();
         sources.sort();
         for name in sources {
-            let mut first = true;
+            let mut started = 0;
             for key in self.line(now, Some(&name)) {
                 let source = self.source(&name).unwrap();
-                if slots == 0 || !source.admits(now) {
+                if slots == 0 || !source.admits(now, started) {
                     break;
                 }
                 let limit = source.settings.requests_user;
                 let user = self.user_of(&key).unwrap();
-                let opens =
-                    limit.map_or(now, |limit| user.requests.clone().opens_at(now, &limit, 1));
+                let opens = limit.map_or(now, |limit| user.requests.opens_at(now, &limit, 1));
                 if opens > now {
                     self.job(&key).unwrap().held = Some(opens);
                     continue;
@@ -106,20 +107,6 @@ impl Model {
                 user.state.last_started_at = Some(now);
                 user.ask(now, limit, 1);
                 let source = self.source(&name).unwrap();
-                // Asking forgets what can matter no more; the windows are asked once in a claim that starts something.
-                if let Some(limit) = source.settings.jobs {
-                    if first {
-                        let _ = source.starts.available(now, &limit);
-                    }
-                    source.starts.record(now, 1);
-                }
-                if let Some(limit) = source.settings.requests_project {
-                    if first {
-                        let _ = source.requests.available(now, &limit);
-                    }
-                    source.requests.record(now, 1);
-                }
-                first = false;
                 if let Some((since, starts)) = &mut source.ramp {
                     *starts += 1;
                     let jobs = source.settings.jobs;
@@ -128,7 +115,15 @@ impl Model {
                     }
                 }
                 slots -= 1;
+                started += 1;
                 leases.push(self.start(now, &key, &worker, lease_ms));
+            }
+            let source = self.source(&name).unwrap();
+            if let Some(limit) = source.settings.jobs {
+                source.starts.record(now, started, &limit);
+            }
+            if let Some(limit) = source.settings.requests_project {
+                source.requests.record(now, started, &limit);
             }
         }
         Reply::Claimed {

@@ -10,17 +10,18 @@ impl Model {
         jobs: Vec<NewJob>,
         checkpoint: Option<(LeaseRef, String)>,
     ) -> Reply {
+        let is_sync = |(lease, _): &(LeaseRef, String)| group(&lease.key).is_some();
+        if checkpoint.as_ref().is_some_and(is_sync) {
+            return Reply::Refused {
+                refusal: Refusal::Invalid {
+                    what: "only a fan-out's lease goes with an enqueue".to_owned(),
+                },
+            };
+        }
         if self.source(&source).is_none() {
             return unknown(source);
         }
         if let Some((lease, progress)) = checkpoint {
-            if group(&lease.key).is_some() {
-                return Reply::Refused {
-                    refusal: Refusal::Invalid {
-                        what: "only a fan-out's lease goes with an enqueue".to_owned(),
-                    },
-                };
-            }
             if !self.live(now, &lease) {
                 return lost();
             }
@@ -118,12 +119,12 @@ impl Model {
             waits.push(now.plus_ms(60_000));
         }
         if let Some(limit) = settings.requests_project {
-            waits.push(source.requests.clone().opens_at(now, &limit, requests));
+            waits.push(source.requests.opens_at(now, &limit, requests));
         }
         if let Some(user) = self.user_of(&lease.key) {
             waits.extend(user.state.gate_until);
             if let Some(limit) = settings.requests_user {
-                waits.push(user.requests.clone().opens_at(now, &limit, requests));
+                waits.push(user.requests.opens_at(now, &limit, requests));
             }
         }
         let until = waits.into_iter().max().unwrap();
@@ -131,8 +132,9 @@ impl Model {
             let wait_until = Some(until);
             return Reply::Permit { wait_until };
         }
-        if settings.requests_project.is_some() {
-            self.source(&name).unwrap().requests.record(now, requests);
+        if let Some(limit) = settings.requests_project {
+            let source = self.source(&name).unwrap();
+            source.requests.record(now, requests, &limit);
         }
         if let Some(user) = self.user_of(&lease.key) {
             user.ask(now, settings.requests_user, requests);

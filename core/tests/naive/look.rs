@@ -1,11 +1,22 @@
 //! What is to be seen from outside: lists of jobs, and counts.
 
+use std::cmp::Reverse;
+
 use super::*;
 
 impl Model {
     pub(super) fn listing(&self, now: Timestamp, state: JobState) -> Vec<JobListing> {
         let mut jobs: Vec<JobListing> = Vec::new();
-        for job in &self.jobs {
+        let mut outstanding: Vec<&Job> = self.jobs.iter().collect();
+        match state {
+            JobState::Active => outstanding.sort_by_key(|job| {
+                let expires = job.lease.as_ref().map(|(_, _, expires, _)| *expires);
+                (expires, job.key.clone())
+            }),
+            // No source sorts before any: the fan-outs come first.
+            _ => outstanding.sort_by_key(|job| (group(&job.key), self.place(job))),
+        }
+        for job in outstanding {
             let (of, at, worker) = match &job.lease {
                 Some((worker, _, expires, _)) => (JobState::Active, *expires, Some(worker.clone())),
                 None if self.ready_at(job) <= now => (JobState::Waiting, self.ready_at(job), None),
@@ -25,16 +36,24 @@ impl Model {
                 });
             }
         }
-        match state {
-            JobState::Active => jobs.sort_by(|left, right| left.key.cmp(&right.key)),
-            _ => jobs.sort_by_key(|job| (job.at, job.key.clone())),
-        }
-        for entry in self.finished.iter().rev() {
-            if entry.listing.state == state {
-                jobs.push(entry.listing.clone());
-            }
-        }
+        let mut finished = self.by_source();
+        finished.retain(|entry| entry.listing.state == state);
+        finished.sort_by_key(|entry| {
+            let source = group(&entry.listing.key);
+            (source.is_none(), source, Reverse(entry.listing.number))
+        });
+        jobs.extend(finished.into_iter().map(|entry| entry.listing));
         jobs
+    }
+
+    /// The history: source by source, then the fan-outs', the oldest of each first.
+    pub(super) fn by_source(&self) -> Vec<Finished> {
+        let mut finished = self.finished.clone();
+        finished.sort_by_key(|entry| {
+            let source = group(&entry.listing.key);
+            (source.is_none(), source, entry.listing.number)
+        });
+        finished
     }
 
     pub(super) fn stats(&self, now: Timestamp) -> Reply {
@@ -58,7 +77,7 @@ impl Model {
                 .collect();
             let parked = |user: &&&User| user.state.parked.is_some();
             let starts = source.settings.jobs.map_or(0, |limit| {
-                limit.count - source.starts.clone().available(now, &limit)
+                limit.count - source.starts.available(now, &limit)
             });
             sources.push((
                 source.name.clone(),

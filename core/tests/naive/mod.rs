@@ -102,7 +102,7 @@ impl Model {
         if self.latest.since_ms(now) > 1_000 {
             self.step_back(now);
         }
-        self.answer(now, command)
+        self.answer(now, command.with_times_kept())
     }
 
     /// The last command changed something, so a step back of the clock is measured against it.
@@ -111,7 +111,8 @@ impl Model {
     }
 
     fn step_back(&mut self, now: Timestamp) {
-        let step = self.latest.since_ms(now);
+        let before = self.latest;
+        let step = before.since_ms(now);
         self.latest = now;
         if step > 15 * 60_000 {
             let nearer = |at: &mut Timestamp| {
@@ -141,17 +142,21 @@ impl Model {
         }
         for user in &mut self.users {
             user.state.gate_until = user.state.gate_until.map(|gate| gate.min(day));
-            user.requests.record(now, 0);
             let mut sources = self.sources.iter();
             let of = sources.find(|one| one.name == user.source).unwrap();
-            if of.settings.requests_user.is_none() {
-                user.requests = SlidingWindow::new(1_000);
+            let left = |limit: &Limit| {
+                let by = before.minus_ms(1_000);
+                user.requests.available(by, limit) == limit.count
+            };
+            if of.settings.requests_user.as_ref().is_none_or(left) {
+                user.requests = SlidingWindow::new();
             }
+            user.requests.restamp(now);
         }
         for source in &mut self.sources {
             source.gate = source.gate.map(|gate| gate.min(day));
-            source.starts.record(now, 0);
-            source.requests.record(now, 0);
+            source.starts.restamp(now);
+            source.requests.restamp(now);
             if let Some((since, _)) = &mut source.ramp {
                 *since = (*since).min(source.gate.unwrap_or(now).max(now));
             }
@@ -419,9 +424,10 @@ impl Source {
         allowed.is_none_or(|allowed| starts < allowed)
     }
 
-    fn admits(&self, now: Timestamp) -> bool {
+    /// Whether one more may start after `started` others in the same claim.
+    fn admits(&self, now: Timestamp, started: u32) -> bool {
         let fits = |window: &SlidingWindow, limit: Option<Limit>| {
-            limit.is_none_or(|limit| window.clone().available(now, &limit) > 0)
+            limit.is_none_or(|limit| window.available(now, &limit) > started)
         };
         self.paused.is_none()
             && self.gate.is_none_or(|until| until <= now)
@@ -432,7 +438,7 @@ impl Source {
 
     fn opens_at(&self, now: Timestamp) -> Timestamp {
         let opens = |window: &SlidingWindow, limit: Option<Limit>| {
-            limit.map_or(now, |limit| window.clone().opens_at(now, &limit, 1))
+            limit.map_or(now, |limit| window.opens_at(now, &limit, 1))
         };
         let ramp = match self.ramp {
             Some((since, starts)) if !self.ramp_admits(now) => {
@@ -452,9 +458,9 @@ impl User {
         if let Some(limit) = limit {
             // Requests that count no more are forgotten even for a longer limit to come.
             if self.requests.available(now, &limit) == limit.count {
-                self.requests = SlidingWindow::new(1_000);
+                self.requests = SlidingWindow::new();
             }
-            self.requests.record(now, requests);
+            self.requests.record(now, requests, &limit);
         }
     }
 }

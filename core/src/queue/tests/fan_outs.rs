@@ -131,6 +131,36 @@ fn a_question_writes_no_row() {
 }
 
 #[test]
+fn the_same_again_writes_no_row() {
+    let mut desk = Desk::new(Some(Limit::default()), &["ada"]);
+    desk.enqueue(0, "ada");
+    let lease = desk.claim_one(0);
+    let jobs = Some(Limit {
+        count: 3,
+        window_ms: 10_000,
+    });
+    let source = source();
+    let commands = [
+        Command::Checkpoint {
+            lease,
+            progress: Some("page 2".into()),
+            requests: 0,
+        },
+        Command::SetLimit { source, jobs },
+        Command::Pause {
+            source: None,
+            reason: "maintenance".into(),
+        },
+    ];
+    for (ms, command) in [1, 2, 3].into_iter().zip(commands) {
+        let first = desk.apply(ms, command.clone());
+        assert_ne!(desk.queue.take_changes(), []);
+        assert_eq!(desk.apply(ms, command), first);
+        assert_eq!(desk.queue.take_changes(), []);
+    }
+}
+
+#[test]
 fn rows_of_another_version_are_refused_with_their_place() {
     let row = |table: &str, key: &str, value: &str| {
         Queue::restore([(table.to_owned(), key.to_owned(), value.to_owned())])

@@ -1,0 +1,102 @@
+//! Which keys there are. All of them begin with `{prefix}:`, and the braces make Redis Cluster keep them in one slot, so
+//! that a script may touch them together.
+//!
+//! | key | what it is |
+//! |---|---|
+//! | `format` | text: the version of this layout |
+//! | `meta` | text: last token and number, totals, latest time |
+//! | `sources` | hash by name: settings, pause, gate |
+//! | `schedules` | hash by name: definition, revision, last tick |
+//! | `leases` | sorted set by when a lease expires, of all active jobs |
+//! | `workers` | hash by worker: the tokens that it holds |
+//! | `never-synced` | hash by source: users without a success |
+//! | `fan-outs`, `fan-out-progress` | hashes by schedule: the row of its fan-out; how far it came |
+//! | `fan-out-lane` | sorted set: fan-outs by when they are ready |
+//! | `fan-outs-completed`, `fan-outs-failed` | list and sorted set: history |
+//! | `users:S`, `cursors:S` | hashes by user: the user with the job; how far the sync came |
+//! | `lane:S`, `lane-now:S` | sorted sets: jobs that wait, by when they are ready |
+//! | `completed:S`, `failed:S` | list and sorted set: history |
+//! | `names:S` | sorted set of users, by name |
+//! | `due:S`, `success:S` | sorted sets of users that are not parked: by due time, by last success |
+//! | `flow:S` | text: the windows of starts and requests, the ramp |
+//! | `asked:S`, `asked-until:S` | hash and sorted set: the window of each user's requests, by when none counts |
+//! | `held:S` | sorted set: jobs that wait for their user's requests |
+//!
+//! A job that waits has nothing of its own but an entry in a lane: its few facts stand in the user's row.
+
+use kalends_core::id::SourceName;
+
+/// The keys that every script gets, in the order of `lib.lua`, with those of the fan-outs. The channel of the wake-ups
+/// goes along: it is no key, but it is named alike.
+const COMMON: [&str; 12] = [
+    "meta",
+    "sources",
+    "schedules",
+    "leases",
+    "workers",
+    "never-synced",
+    "wake",
+    "fan-outs",
+    "fan-out-progress",
+    "fan-out-lane",
+    "fan-outs-completed",
+    "fan-outs-failed",
+];
+
+/// The keys of a source, in the order of `lib.lua`.
+const OF_SOURCE: [&str; 13] = [
+    "users",
+    "cursors",
+    "lane",
+    "completed",
+    "failed",
+    "names",
+    "due",
+    "success",
+    "lane-now",
+    "flow",
+    "asked",
+    "asked-until",
+    "held",
+];
+
+/// The keys of one fleet.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    prefix: String,
+}
+
+impl Layout {
+    pub(super) fn new(prefix: &str) -> Self {
+        Layout {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// The keys for a script that has to do with these sources, in this order.
+    pub(super) fn keys(&self, sources: &[SourceName]) -> Vec<String> {
+        let prefix = &self.prefix;
+        let common = COMMON.iter().map(|kind| format!("{{{prefix}}}:{kind}"));
+        let of_sources = sources.iter().flat_map(|source| {
+            OF_SOURCE
+                .iter()
+                .map(move |kind| format!("{{{prefix}}}:{kind}:{source}"))
+        });
+        common.chain(of_sources).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_script_share_one_hash_tag() {
+        let layout = Layout::new("kalends-test");
+        let source = SourceName::new("odd}{:name").unwrap();
+        let keys = layout.keys(&[SourceName::google_calendar(), source]);
+        assert_eq!(keys.len(), 12 + 2 * 13);
+        assert!(keys.iter().all(|key| key.starts_with("{kalends-test}:")));
+        assert_eq!(keys[12], "{kalends-test}:users:google-calendar");
+    }
+}

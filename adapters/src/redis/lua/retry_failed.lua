@@ -1,0 +1,54 @@
+-- Enqueues dead letters again: one by its number, or a page of all, source by source, fan-outs last, oldest first. One
+-- whose user is parked or not enrolled, or whose schedule is gone, stays where it is. Answers the count, and where the
+-- next page begins: place and number.
+
+local PAGE = 100
+
+local _, number, place, after, most = unpack(arguments)
+local count, looked = 0, 0
+
+local function again(block, raw)
+    local _, name, _, _, _, nominal = unpack(decode(raw))
+    local row
+    if block == 0 then
+        row = call('HEXISTS', SCHEDULES, name) == 1 and fan_out_row(name)
+    else
+        row = load_one(block, name)
+        row = row and row[PARKED] == 0 and row
+    end
+    if row then
+        call('ZREM', key(block, FAILED), raw)
+        want(row, now, 0, nominal, true)
+        touch(block, name, row)
+        count = count + 1
+    end
+end
+
+if number then
+    for block = 0, #source_names do
+        local raw = call('ZRANGEBYSCORE', key(block, FAILED), number, number)[1]
+        if raw then
+            again(block, raw)
+        end
+    end
+    flush()
+    return answer('ok', count, false, 0)
+end
+while place <= #source_names + 1 and count < most and looked < PAGE do
+    local block = place <= #source_names and place or 0
+    local from = '(' .. string.format('%.0f', after)
+    local letters = call('ZRANGEBYSCORE', key(block, FAILED), from, '+inf', 'WITHSCORES', 'LIMIT', 0, PAGE - looked)
+    for i = 1, #letters, 2 do
+        if count == most then
+            break
+        end
+        again(block, letters[i])
+        after = tonumber(letters[i + 1])
+        looked = looked + 1
+    end
+    if #letters == 0 then
+        place, after = place + 1, 0
+    end
+end
+flush()
+return answer('ok', count, place <= #source_names + 1 and count < most and place, after)

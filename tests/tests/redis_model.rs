@@ -1,0 +1,203 @@
+//! The queue in Redis against the Queue value: the same random streams of commands to both, at the same times, equal
+//! replies and equal visible state after each.
+//!
+//! The streams are those by which core's own test drives the Queue value against a naive one, so the three agree. A real
+//! server runs the scripts; the test passes the time. A stream that fails shrinks. A run that does not meet every outcome
+//! that the streams can lead to at least once proves too little, and fails; the table is printed (`--nocapture`).
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that finds nothing where something must be has failed"
+)]
+
+#[path = "../../core/tests/stream/mod.rs"]
+mod stream;
+
+use std::cell::Cell;
+
+use kalends_adapters::redis::{RedisSettings, RedisStore};
+use kalends_adapters::secret::Secret;
+use kalends_core::queue::Queue;
+use kalends_core::queue::command::{Command, Reply};
+use kalends_core::time::Timestamp;
+use kalends_tests::redis_server::{RedisOptions, RedisServer};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use stream::{Fleet, Met, STATES, Step, source, streams};
+
+/// Proptest's number of cases (256, or `PROPTEST_CASES`) times this is run, over all threads.
+const CASES_FACTOR: u32 = 8;
+const STEPS_MAX: usize = 160;
+/// Streams that run side by side, each with a server of its own.
+const THREADS: u32 = 2;
+/// So often the whole visible state is compared; replies are compared always. (Each step would spend nine tenths of the
+/// time on looking.) A shrunk stream ends with the step that fails, and the state is always compared after the last one.
+const LOOK_EVERY: u32 = 1;
+
+struct Bench<'a> {
+    queue: Queue,
+    store: RedisStore,
+    runtime: &'a tokio::runtime::Runtime,
+    met: &'a Met,
+}
+
+impl Bench<'_> {
+    fn apply(&mut self, now: Timestamp, command: Command) -> Reply {
+        let expected = self.queue.apply(now, command.clone());
+        let applied = self.store.apply_at(Some(now), command.clone());
+        let stamped = self.runtime.block_on(applied);
+        let stamped = stamped.unwrap_or_else(|error| panic!("{error}, to {command:?}"));
+        assert_eq!(stamped.value, expected, "at {} to {command:?}", now.as_ms());
+        assert_eq!(stamped.now, now);
+        expected
+    }
+
+    fn compare(&mut self, fleet: &Fleet) {
+        let now = fleet.now;
+        let mut looks = vec![Command::Stats, Command::Schedules];
+        looks.extend(STATES.map(|state| Command::Jobs {
+            state,
+            offset: 0,
+            limit: 1_000,
+        }));
+        looks.extend([0, 3].map(|index| Command::Users {
+            source: source(index),
+            after: None,
+            limit: 1_000,
+        }));
+        let expected: Vec<Reply> = looks
+            .iter()
+            .map(|look| self.queue.apply(now, look.clone()))
+            .collect();
+        // All at once: they change nothing, and one round trip is quicker than nine.
+        let asked = looks
+            .iter()
+            .map(|look| self.store.apply_at(Some(now), look.clone()));
+        let told = self.runtime.block_on(async {
+            let mut told = Vec::new();
+            for one in join_all(asked).await {
+                told.push(one.unwrap().value);
+            }
+            told
+        });
+        for ((look, expected), told) in looks.iter().zip(expected).zip(told) {
+            assert_eq!(told, expected, "at {} to {look:?}", now.as_ms());
+            if let (Command::Jobs { state, .. }, Reply::Jobs { jobs }) = (look, &expected) {
+                self.met.note_listing(fleet, *state, jobs);
+            }
+        }
+    }
+}
+
+/// Awaits all of them together, in order.
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<(std::pin::Pin<Box<F>>, Option<F::Output>)> =
+        futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut all = true;
+        for (future, output) in &mut pending {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => all = false,
+                }
+            }
+        }
+        match all {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    pending
+        .into_iter()
+        .map(|(_, output)| output.unwrap())
+        .collect()
+}
+
+fn run(
+    server: &RedisServer,
+    runtime: &tokio::runtime::Runtime,
+    stream: u32,
+    steps: &[Step],
+    met: &Met,
+) {
+    let store = RedisStore::new(RedisSettings {
+        url: Secret::new(server.url()),
+        prefix: format!("stream-{stream}"),
+        connect_timeout_ms: 5_000,
+        response_timeout_ms: 30_000,
+        ca_file: None,
+    });
+    let mut bench = Bench {
+        queue: Queue::new(),
+        store: store.unwrap(),
+        runtime,
+        met,
+    };
+    let mut fleet = Fleet::new();
+    for command in fleet.set_up() {
+        bench.apply(fleet.now, command);
+    }
+    let last = steps.len().saturating_sub(1);
+    for (number, step) in steps.iter().enumerate() {
+        let before = fleet.now;
+        fleet.pass_time(step.3);
+        met.note_time(before, &fleet);
+        let command = fleet.command(*step);
+        let reply = bench.apply(fleet.now, command.clone());
+        met.note(&command, &reply, &fleet);
+        fleet.hear(*step, command, reply);
+        if number == last || step.1.is_multiple_of(LOOK_EVERY) {
+            bench.compare(&fleet);
+        }
+    }
+    server.cli(&["FLUSHALL"]);
+}
+
+fn run_part(part: u32, cases: u32) -> Met {
+    let server = RedisServer::start(&RedisOptions::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut seed = [0; 32];
+    seed[0] = u8::try_from(part).unwrap();
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let met = Met::default();
+    let number = Cell::new(0);
+    let outcome = runner.run(&streams(STEPS_MAX), |steps| {
+        number.set(number.get() + 1);
+        run(&server, &runtime, number.get(), &steps, &met);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    met
+}
+
+#[test]
+fn the_queue_in_redis_answers_as_the_queue_value() {
+    let cases = Config::default().cases * CASES_FACTOR / THREADS;
+    let met = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..THREADS)
+            .map(|part| scope.spawn(move || run_part(part, cases)))
+            .collect();
+        let met = Met::default();
+        for part in parts {
+            match part.join() {
+                Ok(other) => met.add(other),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        met
+    });
+    met.print();
+    met.check();
+}
