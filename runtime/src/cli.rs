@@ -216,7 +216,7 @@ pub struct MigrateArgs {
     /// The queue's name
     #[arg(long, value_name = "NAME")]
     pub queue: String,
-    /// The address of its Redis, redis://[user:password@]host[:port][/database] [default: redis.url]
+    /// The address of its Redis, like redis://user:password@host:6379/0 [default: redis.url]
     #[arg(long, value_name = "URL", value_parser = secret)]
     pub bullmq_url: Option<Secret>,
     /// What the names of its keys begin with

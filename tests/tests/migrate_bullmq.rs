@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -23,76 +23,14 @@ use kalends_core::queue::state::{JobKey, JobListing, JobState, Priority};
 use kalends_core::time::Timestamp;
 use kalends_tests::kalends_toml::KalendsToml;
 use kalends_tests::process::{Ended, kalends, status, wait_until};
+use kalends_tests::redis_server::{RedisOptions, RedisServer};
 use serde_json::{Value, json};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bullmq");
 
-/// A redis-server of this test alone, gone with the value.
-struct Redis {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Redis {
-    fn start() -> Redis {
-        let folder = tempfile::tempdir().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-            ])
-            .arg("--dir")
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("this test needs redis-server and redis-cli: apt-get install redis-server");
-        let redis = Redis {
-            child,
-            port,
-            _folder: folder,
-        };
-        wait_until("redis-server", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok() && redis.ask(&["PING"]) == "PONG"
-        });
-        redis
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn ask(&self, arguments: &[&str]) -> String {
-        let answer = Command::new("redis-cli")
-            .args(["-p", &self.port.to_string()])
-            .args(arguments)
-            .output()
-            .expect("this test needs redis-cli: apt-get install redis-server");
-        String::from_utf8_lossy(&answer.stdout).trim().to_owned()
-    }
-
-    /// How often anything was written, ever: the server is told never to save, which would set it back.
-    fn writes(&self) -> String {
-        let info = self.ask(&["INFO", "persistence"]);
-        let line = info
-            .lines()
-            .find(|line| line.starts_with("rdb_changes_since_last_save:"));
-        line.unwrap().trim().to_owned()
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// How often anything was written, ever: this server never saves, which would set it back.
+fn writes(redis: &RedisServer) -> String {
+    redis.info("rdb_changes_since_last_save")
 }
 
 /// The folder with `node_modules`, installed once for each lock file.
@@ -142,7 +80,7 @@ struct OldService {
 }
 
 impl OldService {
-    fn start(redis: &Redis, queue: &str) -> OldService {
+    fn start(redis: &RedisServer, queue: &str) -> OldService {
         let mut child = Command::new("node")
             .arg(Path::new(SOURCES).join("make_queue.cjs"))
             .args([&format!("127.0.0.1:{}", redis.port), queue])
@@ -183,7 +121,7 @@ fn configured(users: &[&str]) -> tempfile::TempDir {
     folder
 }
 
-fn migrate(folder: &Path, redis: &Redis, queue: &str, more: &[&str]) -> Ended {
+fn migrate(folder: &Path, redis: &RedisServer, queue: &str, more: &[&str]) -> Ended {
     let url = redis.url();
     let mut arguments = vec![
         "migrate",
@@ -233,7 +171,7 @@ fn places(report: &Value) -> Vec<&str> {
 
 #[test]
 fn a_queue_that_bullmq_made_is_taken_over() {
-    let redis = Redis::start();
+    let redis = RedisServer::start(&RedisOptions::default());
     let service = OldService::start(&redis, "data-sync");
     let folder = configured(&[
         "ada",
@@ -255,7 +193,7 @@ fn a_queue_that_bullmq_made_is_taken_over() {
         refused.errors
     );
     let made = service.stop();
-    let writes = redis.writes();
+    let written = writes(&redis);
 
     // A dry run says it all, and changes nothing in either place.
     let dry = migrate(folder, &redis, "data-sync", &["--dry-run", "--json"]);
@@ -370,12 +308,12 @@ fn a_queue_that_bullmq_made_is_taken_over() {
     let same = jobs(folder);
     assert!(same.contains_key("gina") && same.len() == 7);
     assert_eq!(same["cleo"], taken["cleo"]);
-    assert_eq!(redis.writes(), writes, "BullMQ's queue was changed");
+    assert_eq!(writes(&redis), written, "BullMQ's queue was changed");
 }
 
 #[test]
 fn hostile_and_odd_data_are_told_and_never_break_it() {
-    let redis = Redis::start();
+    let redis = RedisServer::start(&RedisOptions::default());
     let folder = configured(&["ada", "bob"]);
     let folder = folder.path();
     let big = "x".repeat(100_000);
@@ -385,8 +323,8 @@ fn hostile_and_odd_data_are_told_and_never_break_it() {
         let id = id.to_string();
         let key = format!("own:q:{id}");
         let fields = ["HSET", &key, "name", "sync", "data", data, "opts", "{}"];
-        redis.ask(&[&fields, more].concat());
-        redis.ask(&[set, &[id.as_str()]].concat());
+        redis.cli(&[&fields, more].concat());
+        redis.cli(&[set, &[id.as_str()]].concat());
     };
     let wait = ["LPUSH", "own:q:wait"];
     let score = |ms: i64| (i128::from(ms) * 4_096 + 7).to_string();
@@ -419,12 +357,12 @@ fn hostile_and_odd_data_are_told_and_never_break_it() {
         r#"{"userId":"ada"}"#,
         &[],
     );
-    redis.ask(&["LPUSH", "own:q:wait", "gone"]);
-    redis.ask(&["SET", "own:q:text", "no hash"]);
-    redis.ask(&["LPUSH", "own:q:wait", "text"]);
-    redis.ask(&["LPUSH", "own:q:wait", &"i".repeat(100_000)]);
+    redis.cli(&["LPUSH", "own:q:wait", "gone"]);
+    redis.cli(&["SET", "own:q:text", "no hash"]);
+    redis.cli(&["LPUSH", "own:q:wait", "text"]);
+    redis.cli(&["LPUSH", "own:q:wait", &"i".repeat(100_000)]);
     // No job at all: the mark of an older version.
-    redis.ask(&["LPUSH", "own:q:wait", "0:1795480200000"]);
+    redis.cli(&["LPUSH", "own:q:wait", "0:1795480200000"]);
     // Repeatables from before 5.10 say all in their keys; two of them fire at the same time, and four are wrong.
     for key in [
         "sync-all:::Europe/Berlin:0 0 7 * * *",
@@ -435,11 +373,11 @@ fn hostile_and_odd_data_are_told_and_never_break_it() {
         "just-a-name",
         "\u{7}::::1 * * * *",
     ] {
-        redis.ask(&["ZADD", "own:q:repeat", "1795480200000", key]);
+        redis.cli(&["ZADD", "own:q:repeat", "1795480200000", key]);
     }
-    redis.ask(&["ZADD", "own:q:repeat", "-inf", "big"]);
-    redis.ask(&["HSET", "own:q:repeat:big", "name", "big", "pattern", &big]);
-    redis.ask(&["HSET", "own:q:meta", "paused", "1"]);
+    redis.cli(&["ZADD", "own:q:repeat", "-inf", "big"]);
+    redis.cli(&["HSET", "own:q:repeat:big", "name", "big", "pattern", &big]);
+    redis.cli(&["HSET", "own:q:meta", "paused", "1"]);
 
     let own = ["--bullmq-prefix", "own", "--json"];
     let report = migrate(folder, &redis, "q", &own);
@@ -486,7 +424,7 @@ fn hostile_and_odd_data_are_told_and_never_break_it() {
 
 #[test]
 fn what_it_was_given_wrong_is_told_with_two_and_a_server_that_is_away_with_one() {
-    let redis = Redis::start();
+    let redis = RedisServer::start(&RedisOptions::default());
     let folder = configured(&["ada"]);
     let folder = folder.path();
     let wrong = migrate(folder, &redis, "no-such-queue", &["--dry-run"]);
@@ -499,19 +437,19 @@ fn what_it_was_given_wrong_is_told_with_two_and_a_server_that_is_away_with_one()
         wrong.errors
     );
 
-    redis.ask(&["SET", "bull:text:wait", "no list"]);
+    redis.cli(&["SET", "bull:text:wait", "no list"]);
     let wrong = migrate(folder, &redis, "text", &["--dry-run"]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.output);
     assert!(wrong.errors.contains("WRONGTYPE"), "{}", wrong.errors);
 
     // A worker is known by its connection's name, prefix and queue in base 64, with its own name behind or without.
-    redis.ask(&["HSET", "bull:text2:meta", "opts.maxLenEvents", "10000"]);
+    redis.cli(&["HSET", "bull:text2:meta", "opts.maxLenEvents", "10000"]);
     let mut worker = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
     worker
         .write_all(b"CLIENT SETNAME bull:dGV4dDI=:w:weaver\r\n")
         .unwrap();
     wait_until("the worker's name", || {
-        redis.ask(&["CLIENT", "LIST"]).contains("weaver")
+        redis.cli(&["CLIENT", "LIST"]).contains("weaver")
     });
     let wrong = migrate(folder, &redis, "text2", &[]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.output);
@@ -527,7 +465,7 @@ fn what_it_was_given_wrong_is_told_with_two_and_a_server_that_is_away_with_one()
         dry.output
     );
 
-    redis.ask(&["CONFIG", "SET", "requirepass", "planted-password"]);
+    redis.cli(&["CONFIG", "SET", "requirepass", "planted-password"]);
     let url = format!("redis://:hunter2@127.0.0.1:{}", redis.port);
     let dry = ["migrate", "--from", "bullmq", "--queue", "q", "--dry-run"];
     let wrong = kalends(folder, &[&dry[..], &["--bullmq-url", &url]].concat());
