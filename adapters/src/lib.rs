@@ -1,5 +1,6 @@
 //! Thin adapters: translate, call, translate back. No retries, no waiting, no decisions: those are core's.
 
+pub mod bullmq;
 pub mod embedded;
 pub mod google;
 pub mod neo4j;

@@ -2,9 +2,12 @@
 //!
 //! Flags that overrule a setting are handed on as text: their bounds stand with the setting, not here.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kalends_adapters::bullmq::PREFIX_DEFAULT;
+use kalends_adapters::secret::Secret;
 
 use crate::config::{LogFormat, LogLevel, Request};
 
@@ -38,6 +41,8 @@ pub enum Command {
     Sync(SyncArgs),
     /// Show what is waiting, running, done and failed.
     Status(StatusArgs),
+    /// Take over the queue of a service that Kalends replaces.
+    Migrate(MigrateArgs),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -86,7 +91,7 @@ impl ConfigArgs {
     }
 }
 
-fn word(value: impl clap::ValueEnum) -> String {
+fn word(value: impl ValueEnum) -> String {
     let value = value
         .to_possible_value()
         .expect("no word of these is hidden");
@@ -190,6 +195,60 @@ pub struct StatusArgs {
     /// Print the state as one line of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What a queue is taken over from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MigrateFrom {
+    /// BullMQ for Node.js, as versions 4 and 5 keep their queues in Redis
+    Bullmq,
+}
+
+/// `kalends migrate`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "Examples:\n  \
+    kalends migrate --from bullmq --queue data-sync --dry-run\n  \
+    kalends migrate --from bullmq --queue data-sync --bullmq-url redis://10.0.0.5:6379/2 --json\n\n\
+    Reads repeatables, job schedulers, and waiting, prioritized and delayed jobs; makes schedules, users and jobs of them\n\
+    in the configured store. The BullMQ queue is left as it is. A second time changes nothing more. Stop the old service\n\
+    first.\n\n\
+    Ends with 0 if all was taken over (with --dry-run: can be), with 1 if something was not, which the lines say, with 2\n\
+    if nothing was done.")]
+pub struct MigrateArgs {
+    /// What kind of queue it is
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub from: MigrateFrom,
+    /// The queue's name
+    #[arg(long, value_name = "NAME")]
+    pub queue: String,
+    /// The address of its Redis, like redis://user:password@host:6379/0 [default: redis.url]
+    #[arg(long, value_name = "URL", value_parser = secret)]
+    pub bullmq_url: Option<Secret>,
+    /// What the names of its keys begin with
+    #[arg(long, value_name = "PREFIX", default_value = PREFIX_DEFAULT)]
+    pub bullmq_prefix: String,
+    /// The field of a job's data that holds the user's id, like payload.userId [default: the usual names are tried]
+    #[arg(long, value_name = "FIELD")]
+    pub user_field: Option<String>,
+    /// A further name for Google Calendar in the field "source" of a job's data; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub source_name: Vec<String>,
+    /// Enqueue failed jobs, too
+    #[arg(long)]
+    pub with_failed: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the report as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// `kalends config ...`.
@@ -304,6 +363,18 @@ mod tests {
         assert_eq!(typed, known);
         assert!(request.flags.contains(&("--concurrency", "-3".to_owned())));
         assert!(request.flags.contains(&("--log-level", "debug".to_owned())));
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_not_shown() {
+        let typed = "kalends migrate --from bullmq --queue q --bullmq-url redis://:hunter2@h";
+        let cli = Cli::try_parse_from(typed.split_whitespace()).unwrap();
+        assert!(!format!("{cli:?}").contains("hunter2"));
+        let Command::Migrate(args) = cli.command else {
+            panic!("not migrate");
+        };
+        assert_eq!(args.bullmq_url.unwrap().expose(), "redis://:hunter2@h");
+        assert_eq!(args.bullmq_prefix, "bull");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`http`] | health and readiness over HTTP |
 //! | [`clock`] | clocks for drivers |
 //! | [`commands`], [`cli`], [`exit`], [`logging`], [`say`] | the `kalends` command |
+//! | [`migrate`] | what becomes of the queue of a service that is replaced |
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
 //! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
 
@@ -26,6 +27,7 @@ pub mod exit;
 pub mod handle;
 pub mod http;
 pub mod logging;
+pub mod migrate;
 pub mod notices;
 pub mod say;
 pub mod wiring;

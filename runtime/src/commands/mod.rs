@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod emulate;
+pub mod migrate;
 pub mod run;
 pub mod status;
 pub mod sync;
