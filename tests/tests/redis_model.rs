@@ -29,9 +29,6 @@ const CASES_FACTOR: u32 = 8;
 const STEPS_MAX: usize = 160;
 /// Streams that run side by side, each with a server of its own.
 const THREADS: u32 = 2;
-/// So often the whole visible state is compared; replies are compared always. (Each step would spend nine tenths of the
-/// time on looking.) A shrunk stream ends with the step that fails, and the state is always compared after the last one.
-const LOOK_EVERY: u32 = 1;
 
 struct Bench<'a> {
     queue: Queue,
@@ -90,8 +87,7 @@ impl Bench<'_> {
 
 /// Awaits all of them together, in order.
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut pending: Vec<(std::pin::Pin<Box<F>>, Option<F::Output>)> =
-        futures.map(|future| (Box::pin(future), None)).collect();
+    let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut all = true;
         for (future, output) in &mut pending {
@@ -108,10 +104,8 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
         }
     })
     .await;
-    pending
-        .into_iter()
-        .map(|(_, output)| output.unwrap())
-        .collect()
+    let outputs = pending.into_iter();
+    outputs.map(|(_, output)| output.unwrap()).collect()
 }
 
 fn run(
@@ -138,8 +132,7 @@ fn run(
     for command in fleet.set_up() {
         bench.apply(fleet.now, command);
     }
-    let last = steps.len().saturating_sub(1);
-    for (number, step) in steps.iter().enumerate() {
+    for step in steps {
         let before = fleet.now;
         fleet.pass_time(step.3);
         met.note_time(before, &fleet);
@@ -147,9 +140,7 @@ fn run(
         let reply = bench.apply(fleet.now, command.clone());
         met.note(&command, &reply, &fleet);
         fleet.hear(*step, command, reply);
-        if number == last || step.1.is_multiple_of(LOOK_EVERY) {
-            bench.compare(&fleet);
-        }
+        bench.compare(&fleet);
     }
     server.cli(&["FLUSHALL"]);
 }
