@@ -58,6 +58,9 @@ pub fn log(notice: &Notice) {
             tracing::warn!(failures, %retry_at, "the store does not answer: {detail}");
         }
         Notice::StoreBack { away_ms } => tracing::info!(away_ms, "the store answers again"),
+        Notice::StoreEmptied => {
+            tracing::error!("the store was emptied; everything is defined again");
+        }
         Notice::TickFired { schedule, at } => tracing::info!(%schedule, %at, "tick"),
         Notice::TicksMissed { schedule, count } => {
             tracing::warn!(%schedule, count, "ticks were missed while nobody was there, and are skipped");

@@ -130,6 +130,9 @@ pub enum Notice {
         /// For how long it was away, in milliseconds.
         away_ms: u64,
     },
+    /// The store did not know a source that was defined: it was emptied. Everything is defined again; then comes
+    /// [`Notice::Ready`].
+    StoreEmptied,
     /// A tick fired, here.
     TickFired {
         /// The schedule.

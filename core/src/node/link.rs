@@ -25,6 +25,8 @@ pub(super) enum Purpose {
     Boot,
     FirstSync,
     Refresh,
+    /// Whether the store still knows a source.
+    Probe,
     Tick {
         schedule: ScheduleName,
         at: Timestamp,

@@ -28,10 +28,11 @@
 //!
 //! # Rooms
 //!
-//! [`io`] is what goes in and out; [`settings`] what it is told at the start; `link` talks to the store and its clock;
+//! [`io`] is what goes in and out; [`settings`] what it is told at the start; `boot` makes that known to the store; `link` talks to the store and its clock;
 //! `ticks` fires schedules; `fan_out` lays users over a period; `claims` decides when to ask for jobs, and keeps their
 //! leases alive; `slots` holds them; `jobs` runs them and ends them.
 
+mod boot;
 mod claims;
 mod fan_out;
 pub mod io;
@@ -44,9 +45,10 @@ mod ticks;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::{ScheduleName, SourceName};
-use crate::queue::command::{BATCH_MAX, Command, NewJob, Priority, Reply};
+use crate::queue::command::{Command, Reply};
 use crate::rng::{KalendsRng, substream};
 use crate::time::Timestamp;
+use boot::boot_commands;
 use claims::{ClaimState, HeartbeatState};
 use io::{EffectResult, Input, Notice, Op, Output, Reason};
 use link::{EffectKind, Effects, InFlight, Purpose, StoreLink};
@@ -61,7 +63,8 @@ pub const FAN_OUT_SLOTS: u32 = 1;
 pub const HELD_PER_SLOT: u32 = 2;
 /// Users in one page of a fan-out: its jobs and the progress are one step of the store, which must stay short.
 pub const FAN_OUT_PAGE: u32 = 250;
-/// How often the list of schedules is read again, in milliseconds: schedules that other processes define.
+/// How often the list of schedules is read again, in milliseconds: schedules that other processes define. The node also
+/// asks then whether the store still knows its sources.
 pub const SCHEDULES_REFRESH_MS: u64 = 60_000;
 /// This long before a shutdown's deadline the jobs that still run are handed back, in milliseconds.
 pub const HAND_BACK_MS: u64 = 2_000;
@@ -98,52 +101,22 @@ impl Node {
     /// # Panics
     /// If the settings are out of bounds (no slot at all, a lease of zero): a fault of the caller, who checks them.
     #[must_use]
-    pub fn new(now: Timestamp, mut settings: NodeSettings) -> Self {
+    pub fn new(now: Timestamp, settings: NodeSettings) -> Self {
         assert!(settings.concurrency > 0, "a node needs at least one slot");
         assert!(
             settings.lease_ms >= 3,
             "a lease must be long enough for a heartbeat"
         );
-        let mut boot = VecDeque::new();
-        for source in &settings.sources {
-            boot.push_back(Command::DefineSource {
-                source: source.name.clone(),
-                settings: source.settings.clone(),
-            });
-        }
-        for (schedule, definition) in &settings.schedules {
-            boot.push_back(Command::DefineSchedule {
-                schedule: schedule.clone(),
-                definition: definition.clone(),
-            });
-        }
-        boot.push_back(Command::Schedules);
-        for source in &mut settings.sources {
-            for grants in std::mem::take(&mut source.enroll).chunks(BATCH_MAX) {
-                // The due times are set to the store's time when the commands are sent.
-                boot.push_back(Command::Enroll {
-                    source: source.name.clone(),
-                    users: grants.iter().map(|(user, _)| user.clone()).collect(),
-                    due_at: Timestamp::EPOCH,
-                });
-                boot.push_back(Command::Connect {
-                    source: source.name.clone(),
-                    grants: grants.to_vec(),
-                    due_at: Timestamp::EPOCH,
-                    force: false,
-                });
-            }
-        }
         let seed = settings.seed;
         let mut node = Node {
             link: StoreLink::new(substream(seed, "store-backoff")),
             jitter_rng: substream(seed, "jitter"),
             backoff_rng: substream(seed, "backoff"),
+            boot: boot_commands(&settings),
             settings,
             outputs: VecDeque::new(),
             due_at: None,
             effects: Effects::default(),
-            boot,
             booted: false,
             ticks: BTreeMap::new(),
             refresh_at: now.plus_ms(SCHEDULES_REFRESH_MS),
@@ -310,6 +283,8 @@ impl Node {
             Purpose::Claim => self.claim.failed(retry_at),
             Purpose::Heartbeat => self.heartbeat.failed(retry_at),
             Purpose::Refresh => self.refreshing = false,
+            // The next refresh asks again.
+            Purpose::Probe => {}
             Purpose::Tick { schedule, .. } => {
                 if let Some(view) = self.ticks.get_mut(&schedule) {
                     view.in_flight = false;
@@ -332,6 +307,7 @@ impl Node {
                     self.ticks_refreshed(schedules);
                 }
             }
+            Purpose::Probe => self.probed(now, &reply),
             Purpose::Tick {
                 schedule,
                 at,
@@ -352,64 +328,6 @@ impl Node {
                 detail: format!("{what}: {refusal}"),
             });
         }
-    }
-
-    // -- the beginning ---------------------------------------------------------------------------------------------
-
-    fn send_boot(&mut self, now: Timestamp) {
-        let Some(mut command) = self.boot.pop_front() else {
-            self.booted = true;
-            self.claim.soon(now);
-            self.notice(Notice::Ready);
-            return;
-        };
-        if let Command::Enroll { due_at, .. } | Command::Connect { due_at, .. } = &mut command {
-            *due_at = self.link.store_time(now);
-        }
-        self.send_store(now, Purpose::Boot, command);
-    }
-
-    fn boot_answered(&mut self, now: Timestamp, reply: Reply) {
-        self.expect_accepted("a definition at the start", &reply);
-        match reply {
-            Reply::Schedules { schedules } => self.ticks_refreshed(schedules),
-            Reply::Enrolled { source, users } => self.first_sync(now, source, users),
-            _ => {}
-        }
-        self.send_boot(now);
-    }
-
-    /// New users need not wait for the next tick: their first sync is laid out like a fan-out, from now.
-    fn first_sync(&mut self, now: Timestamp, source: SourceName, users: Vec<crate::id::UserId>) {
-        if users.is_empty() {
-            return;
-        }
-        let base = self.link.store_time(now);
-        let period_ms = self.period_ms(&source, base);
-        let total = users.len() as u64;
-        let mut jobs = Vec::with_capacity(users.len());
-        for (index, user) in users.into_iter().enumerate() {
-            let offset_ms = self
-                .settings
-                .spread
-                .offset_ms(index as u64, total, &user, period_ms);
-            let jitter_ms = self.settings.jitter.draw(&mut self.jitter_rng);
-            jobs.push(NewJob {
-                user,
-                run_at: base.plus_ms(offset_ms + jitter_ms),
-                nominal_at: Some(base),
-                priority: Priority::Scheduled,
-            });
-        }
-        self.send_store(
-            now,
-            Purpose::FirstSync,
-            Command::Enqueue {
-                source,
-                jobs,
-                checkpoint: None,
-            },
-        );
     }
 
     // -- what is due -----------------------------------------------------------------------------------------------
@@ -451,6 +369,7 @@ impl Node {
             self.refreshing = true;
             self.refresh_at = now.plus_ms(SCHEDULES_REFRESH_MS);
             self.send_store(now, Purpose::Refresh, Command::Schedules);
+            self.send_probes(now);
         }
     }
 

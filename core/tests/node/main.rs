@@ -11,6 +11,7 @@ use kalends_core::failure::{Failure, FailureKind, LimitScope};
 use kalends_core::google::page::PageEnd;
 use kalends_core::id::SourceName;
 use kalends_core::node::io::{EffectResult, Notice, Op};
+use kalends_core::queue::Queue;
 use kalends_core::queue::command::{Command, Reply};
 use kalends_core::queue::state::{JobState, QueueStats};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Timestamp};
@@ -462,4 +463,50 @@ fn more_users_than_the_limit_allows_is_said_and_coalesced() {
             "11 starts within {span} ms"
         );
     }
+}
+
+#[test]
+fn a_store_that_was_emptied_in_mid_flight_is_defined_again_and_everybody_is_synced() {
+    let mut world = World::new();
+    let hang = Rc::new(Cell::new(false));
+    let hangs = Rc::clone(&hang);
+    // One fetch is under way while the store is emptied, and never answered.
+    world.script(move |_, _, op| match op {
+        Op::Fetch(_) if hangs.take() => None,
+        op => Some(quiet(op)),
+    });
+    for name in ["a", "b"] {
+        world.start(settings(name, 6), 0);
+    }
+    world.run_until(MIDNIGHT.plus_ms(15 * MINUTE_MS));
+    hang.set(true);
+    while hang.get() {
+        world.run_for(SECOND_MS);
+    }
+    assert_eq!(stats(&mut world).active, 1, "a job is under way");
+    world.queue = Queue::new();
+    world.notices.clear();
+    world.run_for(4 * MINUTE_MS);
+    let emptied = world.count(|notice| matches!(notice, Notice::StoreEmptied));
+    assert!((1..=2).contains(&emptied), "told {emptied} times");
+    assert_eq!(
+        world.count(|notice| matches!(notice, Notice::Ready)),
+        emptied
+    );
+    assert!(world.count(|notice| matches!(notice, Notice::LeaseLost { .. })) >= 1);
+    for index in 0..6 {
+        let synced = world
+            .done_jobs()
+            .iter()
+            .any(|(_, done)| *done == user(index));
+        assert!(synced, "user {index}");
+    }
+    // The schedule is back, too, and nobody finds the store empty once more.
+    world.notices.clear();
+    world.run_for(HOUR_MS);
+    assert_eq!(fired(&world), 4);
+    assert_eq!(
+        world.count(|notice| matches!(notice, Notice::StoreEmptied)),
+        0
+    );
 }
