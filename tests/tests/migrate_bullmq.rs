@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use kalends::clock::SystemClock;
 use kalends_adapters::embedded::EmbeddedStore;
-use kalends_core::port::Store as _;
+use kalends_adapters::redis::{RedisSettings, RedisStore};
+use kalends_adapters::secret::Secret;
+use kalends_core::port::Store;
 use kalends_core::queue::command::{Command as Ask, Reply};
 use kalends_core::queue::state::{JobKey, JobListing, JobState, Priority};
 use kalends_core::time::Timestamp;
@@ -141,25 +143,29 @@ fn jobs(folder: &Path) -> BTreeMap<String, JobListing> {
     runtime.block_on(async {
         let data = folder.join("kalends-data");
         let store = EmbeddedStore::open_read_only(&data, Arc::new(SystemClock)).unwrap();
-        let mut found = BTreeMap::new();
-        for state in [JobState::Waiting, JobState::Delayed] {
-            let ask = Ask::Jobs {
-                state,
-                offset: 0,
-                limit: 1_000,
-            };
-            let Reply::Jobs { jobs } = store.apply(ask).await.unwrap().value else {
-                panic!("no jobs");
-            };
-            for job in jobs {
-                let JobKey::Sync { user, .. } = &job.key else {
-                    panic!("a fan-out: {job:?}");
-                };
-                found.insert(user.to_string(), job.clone());
-            }
-        }
-        found
+        jobs_in(&store).await
     })
+}
+
+async fn jobs_in(store: &dyn Store) -> BTreeMap<String, JobListing> {
+    let mut found = BTreeMap::new();
+    for state in [JobState::Waiting, JobState::Delayed] {
+        let ask = Ask::Jobs {
+            state,
+            offset: 0,
+            limit: 1_000,
+        };
+        let Reply::Jobs { jobs } = store.apply(ask).await.unwrap().value else {
+            panic!("no jobs");
+        };
+        for job in jobs {
+            let JobKey::Sync { user, .. } = &job.key else {
+                panic!("a fan-out: {job:?}");
+            };
+            found.insert(user.to_string(), job.clone());
+        }
+    }
+    found
 }
 
 fn places(report: &Value) -> Vec<&str> {
@@ -420,6 +426,76 @@ fn hostile_and_odd_data_are_told_and_never_break_it() {
         (taken["bob"].priority, taken["bob"].state),
         (Priority::Scheduled, JobState::Waiting)
     );
+}
+
+#[test]
+fn jobs_move_within_one_redis_from_bullmqs_keys_to_those_of_the_prefix() {
+    let redis = RedisServer::start(&RedisOptions::default());
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    KalendsToml::new("http://127.0.0.1:9")
+        .set("schedule", "cron", r#""*/15 * * * *""#)
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "url", r#""http://127.0.0.1:9""#)
+        .set("graph", "password", r#""planted-password""#)
+        .set("redis", "url", &format!("{:?}", redis.url()))
+        .set("redis", "prefix", r#""moved""#)
+        .user("ada", "planted-token", None)
+        .user("bob", "planted-token", None)
+        .write(folder);
+    let later = 4_102_444_800_000;
+    for (id, user) in [("1", "ada"), ("2", "bob")] {
+        let (key, data) = (
+            format!("bull:q:{id}"),
+            json!({ "userId": user }).to_string(),
+        );
+        redis.cli(&["HSET", &key, "name", "sync", "data", &data, "opts", "{}"]);
+    }
+    redis.cli(&["LPUSH", "bull:q:wait", "1"]);
+    let score = (later * 4_096_i64).to_string();
+    redis.cli(&["ZADD", "bull:q:delayed", &score, "2"]);
+    let of_bullmq = || {
+        let keys = ["wait", "delayed", "1", "2"].map(|key| format!("bull:q:{key}"));
+        keys.map(|key| redis.cli(&["DUMP", &key]))
+    };
+    let before = of_bullmq();
+
+    // Without --bullmq-url the queue is sought where the jobs go.
+    let arguments = ["migrate", "--from", "bullmq", "--queue", "q", "--json"];
+    let dry = kalends(folder, &[&arguments[..], &["--dry-run"]].concat()).done();
+    assert_eq!(dry.json()["jobs"]["taken"], 2, "{}", dry.output);
+    // Whoever connects marks the prefix with the format of its keys; a dry run leaves nothing else.
+    assert_eq!(redis.cli(&["KEYS", "*moved*"]).trim(), "{moved}:format");
+    assert_eq!(of_bullmq(), before, "a dry run changed BullMQ's queue");
+    let real = kalends(folder, &arguments).done().json();
+    let applied =
+        json!({ "schedules": 0, "enrolled": 2, "added": 2, "coalesced": 0, "refused": 0 });
+    assert_eq!(real["applied"], applied, "{real:#}");
+    assert!(!folder.join("kalends-data").exists());
+    assert_eq!(of_bullmq(), before, "BullMQ's queue was changed");
+
+    let of_prefix = |prefix: &str| {
+        let settings = RedisSettings {
+            url: Secret::new(redis.url()),
+            prefix: prefix.to_owned(),
+            ca_file: None,
+            connect_timeout_ms: 2_000,
+            response_timeout_ms: 5_000,
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async { jobs_in(&RedisStore::new(settings).unwrap()).await })
+    };
+    let taken = of_prefix("moved");
+    assert_eq!(taken.len(), 2, "{taken:?}");
+    assert_eq!(taken["ada"].state, JobState::Waiting);
+    assert_eq!(taken["bob"].state, JobState::Delayed);
+    assert_eq!(taken["bob"].at, Timestamp::from_ms(later));
+    assert!(of_prefix("kalends").is_empty());
+
+    let again = kalends(folder, &arguments).done().json();
+    let applied =
+        json!({ "schedules": 0, "enrolled": 0, "added": 0, "coalesced": 2, "refused": 0 });
+    assert_eq!(again["applied"], applied, "{again:#}");
 }
 
 #[test]

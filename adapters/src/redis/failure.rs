@@ -128,6 +128,17 @@ fn is_bad_certificate(error: &RedisError) -> bool {
     io_kind(error) == Some(io::ErrorKind::InvalidData)
 }
 
+/// Whether the connection ended inside a reply.
+fn is_cut_reply(error: &RedisError) -> bool {
+    // The library gives it as a reply that cannot be parsed, told from nonsense by this line alone; what a server sent is
+    // quoted in such a text, and cannot make a line of its own.
+    error.kind() == ErrorKind::Parse
+        && error
+            .to_string()
+            .lines()
+            .any(|line| line == "Unexpected end of input")
+}
+
 fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
     // The library keeps what it met in an `Arc`, which is what its `source` gives.
     let source = std::error::Error::source(error)?;
@@ -243,6 +254,9 @@ fn explain_connection(error: &RedisError, address: &str) -> String {
                 "the server at {address} does not know HELLO 3: Redis 6.2 or newer, or Valkey, is needed"
             )
         }
+        _ if is_cut_reply(error) => format!(
+            "the connection to Redis at {address} broke in the middle of an answer: is it restarting?"
+        ),
         (_, ErrorKind::Io) => format!(
             "the connection to Redis at {address} broke ({}): is it restarting?",
             shown(&error.to_string(), SERVER_TEXT_LENGTH_MAX)
@@ -401,6 +415,43 @@ mod tests {
             assert!(call_error.detail.contains(words), "{}", call_error.detail);
             assert!(!call_error.is_refusal && ends_connection(&error));
             assert_eq!(call_error.code, None);
+        }
+    }
+
+    /// What is met with a server that says `reply` to the first command, and then no more.
+    async fn met(reply: &'static [u8]) -> RedisError {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}?protocol=resp3", listener.local_addr().unwrap());
+        let client = redis::Client::open(url).unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1_024];
+            assert!(stream.read(&mut asked).await.unwrap() > 0);
+            stream.write_all(reply).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // Closing with something unread could overtake the reply.
+            while stream.read(&mut asked).await.is_ok_and(|length| length > 0) {}
+        };
+        let (connection, ()) = tokio::join!(client.get_multiplexed_async_connection(), server);
+        connection.err().expect("no server answers like this")
+    }
+
+    #[tokio::test]
+    async fn a_connection_cut_inside_a_reply_broke_and_nonsense_is_nonsense() {
+        for reply in [&b"$10\r\nabc"[..], b"%3\r\n+server\r\n", b"+OK"] {
+            let error = met(reply).await;
+            let call_error = CallError::new(&error, "host:1");
+            assert!(call_error.detail.contains("broke"), "{}", call_error.detail);
+            assert!(!call_error.is_refusal && ends_connection(&error));
+        }
+        for reply in [
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+            b":\nUnexpected end of input\n\r\n",
+        ] {
+            let detail = CallError::new(&met(reply).await, "host:1").detail;
+            assert!(detail.contains("is it a Redis?"), "{detail}");
         }
     }
 

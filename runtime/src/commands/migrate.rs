@@ -26,12 +26,10 @@ use crate::migrate::planner::Planner;
 use crate::migrate::report::{Applied, Report};
 use crate::migrate::whose::Reading;
 use crate::say::say;
-use crate::wiring::{self, Refused};
+use crate::wiring::{Queue, Refused};
 
 /// The most jobs of one state that are read; what a queue has beyond is told as a problem.
 const JOBS_MAX: u64 = 10_000_000;
-/// The variable of `redis.url`, the address that is read from unless another one is given.
-const ENVIRONMENT_REDIS_URL: &str = "KALENDS_REDIS_URL";
 
 impl From<BullmqError> for Refused {
     fn from(error: BullmqError) -> Self {
@@ -58,20 +56,23 @@ pub async fn migrate(
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let config = loaded.config;
     logging::start(config.log);
-    let url = address(args, environment)?;
-    let queue = BullmqQueue::connect(&url, &args.bullmq_prefix, &args.queue).await?;
-    let counts = queue.counts().await?;
+    let url = address(args, &config)?;
+    let bullmq = BullmqQueue::connect(&url, &args.bullmq_prefix, &args.queue).await?;
+    let counts = bullmq.counts().await?;
     if !args.dry_run {
         refuse_while_running(&counts)?;
     }
     let now = SystemClock.now();
-    let planner = read(args, &config, &queue, &counts, now).await?;
+    let planner = read(args, &config, &bullmq, &counts, now).await?;
 
     let from = format!(
         "BullMQ queue {} (prefix {})",
         args.queue, args.bullmq_prefix
     );
-    let to = format!("the store in {}", config.store.data_dir.display());
+    let to = match &config.redis {
+        Some(redis) => format!("the Redis at {}, prefix {}", redis.address(), redis.prefix),
+        None => format!("the store in {}", config.store.data_dir.display()),
+    };
     let report = |plan: &Plan, target: &Target, applied: Option<Applied>| {
         let report = Report {
             from: &from,
@@ -98,23 +99,31 @@ pub async fn migrate(
         let plan = noted(planner.finish(&target), args, &counts);
         return Ok(report(&plan, &target, None));
     }
-    let store = wiring::store(&config.store.data_dir, Arc::new(SystemClock)).await?;
+    let queue = Queue::open(&config, Arc::new(SystemClock)).await?;
     let done = async {
-        let target = target(store.as_ref()).await?;
+        if let Some(detail) = queue.check().await? {
+            return Err(Refused {
+                exit: Exit::Failed,
+                detail,
+            });
+        }
+        let store = queue.store();
+        let target = target(&*store).await?;
         let mut plan = noted(planner.finish(&target), args, &counts);
-        let applied = apply(store.as_ref(), &config, &mut plan, now).await?;
+        let applied = apply(&*store, &config, &mut plan, now).await?;
         Ok(report(&plan, &target, Some(applied)))
     };
     let done = done.await;
-    store.close().await;
+    queue.close().await;
     done
 }
 
-fn address(args: &MigrateArgs, environment: &BTreeMap<String, String>) -> Result<Secret, Refused> {
-    let configured = || environment.get(ENVIRONMENT_REDIS_URL).map(Secret::new);
+fn address(args: &MigrateArgs, config: &Config) -> Result<Secret, Refused> {
+    let configured = || config.redis.as_ref().map(|redis| redis.url.clone());
     args.bullmq_url.clone().or_else(configured).ok_or_else(|| {
         Refused::bad_input(
-            "where BullMQ's Redis is was not said; give --bullmq-url redis://[user:password@]host[:port][/database]",
+            "where BullMQ's Redis is was not said; give --bullmq-url redis://[user:password@]host[:port][/database], or \
+             set redis.url, if the jobs are to stay in the same Redis",
         )
     })
 }
@@ -218,7 +227,13 @@ fn noted(mut plan: Plan, args: &MigrateArgs, counts: &Counts) -> Plan {
 }
 
 /// What the store holds, without changing it, be it that it does not exist yet.
+///
+/// In a Redis that was never used with this prefix, connecting leaves the key that says which format the others are of.
 async fn look(config: &Config) -> Result<Target, Refused> {
+    if config.redis.is_some() {
+        let reader = Queue::open_read_only(config, Arc::new(SystemClock))?;
+        return target(&*reader).await;
+    }
     match EmbeddedStore::open_read_only(&config.store.data_dir, Arc::new(SystemClock)) {
         Ok(reader) => target(&reader).await,
         Err(OpenError::Missing { .. }) => Ok(Target::default()),
