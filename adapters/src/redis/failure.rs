@@ -435,7 +435,7 @@ mod tests {
             while stream.read(&mut asked).await.is_ok_and(|length| length > 0) {}
         };
         let (connection, ()) = tokio::join!(client.get_multiplexed_async_connection(), server);
-        connection.err().expect("no server answers like this")
+        connection.expect_err("no server answers like this")
     }
 
     #[tokio::test]
