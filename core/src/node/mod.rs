@@ -59,7 +59,7 @@ use ticks::TickView;
 /// Fan-outs at a time in one process: a lane of their own.
 pub const FAN_OUT_SLOTS: u32 = 1;
 /// Sync jobs that one process holds at the most, for each of its slots: one that runs, and one whose end the store has not
-/// acknowledged yet. (And never more than fit into one claim or heartbeat, [`BATCH_MAX`].)
+/// acknowledged yet. (And never more than fit into one claim or heartbeat, [`BATCH_MAX`](crate::queue::command::BATCH_MAX).)
 pub const HELD_PER_SLOT: u32 = 2;
 /// Users in one page of a fan-out: its jobs and the progress are one step of the store, which must stay short.
 pub const FAN_OUT_PAGE: u32 = 250;

@@ -83,7 +83,7 @@ impl Command {
     }
 
     /// The command with its explanations cut to what is kept of them:
-    /// [`DETAIL_CHARS_MAX`](crate::failure::DETAIL_CHARS_MAX) characters.
+    /// [`DETAIL_CHARS_MAX`] characters.
     #[must_use]
     pub fn shortened(mut self) -> Command {
         match &mut self {
