@@ -32,7 +32,7 @@ impl Asker {
     ) -> Answered {
         let scope = Scope::Of(slice::from_ref(&source));
         let defined = serde_json::to_string(&settings).expect("plain data becomes JSON");
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             write_settings(writer, &settings);
             writer.text(&defined);
         };
@@ -62,7 +62,7 @@ impl Asker {
         scope: Scope<'_>,
         now: Option<Timestamp>,
     ) -> Result<bool, StoreUnavailable> {
-        let answer = self.ask(script, scope, now, 0, |_| {}).await?;
+        let answer = self.ask(script, scope, now, 0, |_, _| {}).await?;
         let [more] = answer.fields().map_err(misread)?;
         more.flag().map_err(misread)
     }
@@ -74,7 +74,7 @@ impl Asker {
             Command::SetLimit { source, .. } => (Some(source.clone()), "limit"),
             other => panic!("no operation on sources: {other:?}"),
         };
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             writer.text(act);
             match &command {
                 Command::Pause { reason, .. } => writer.text(reason).none(),
@@ -104,7 +104,7 @@ impl Asker {
         let scope = Scope::Of(slice::from_ref(&definition.source));
         let text = serde_json::to_string(&definition).expect("plain data becomes JSON");
         for _ in 0..DEFINE_TRIES_MAX {
-            let name = |writer: &mut Writer| {
+            let name = |writer: &mut Writer, _: &[SourceName]| {
                 writer.text(schedule.as_str());
             };
             let answer = self.ask(&SCRIPTS.schedule, scope, now, 1, name).await?;
@@ -126,7 +126,7 @@ impl Asker {
                 }
                 None => {}
             }
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 writer.text(schedule.as_str()).text(&text).number(seen);
             };
             let answer = self
@@ -162,7 +162,7 @@ impl Asker {
     ) -> Result<(), StoreUnavailable> {
         let scope = Scope::Of(slice::from_ref(source));
         loop {
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 writer.time(latest);
             };
             let answer = self
@@ -180,7 +180,7 @@ impl Asker {
         now: Option<Timestamp>,
         schedule: ScheduleName,
     ) -> Answered {
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             writer.text(schedule.as_str());
         };
         let scope = Scope::Of(&[]);
@@ -202,7 +202,7 @@ impl Asker {
         else {
             panic!("the caller has just seen which command it is");
         };
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             writer
                 .text(schedule.as_str())
                 .number(revision)
@@ -232,7 +232,7 @@ impl Asker {
 
     pub(super) async fn schedules(&self, now: Option<Timestamp>) -> Answered {
         let answer = self
-            .ask(&SCRIPTS.schedules, Scope::Of(&[]), now, 0, |_| {})
+            .ask(&SCRIPTS.schedules, Scope::Of(&[]), now, 0, |_, _| {})
             .await?;
         let now = answer.now;
         let read = || -> Result<Vec<(ScheduleName, ScheduleState)>, Unreadable> {
@@ -260,7 +260,7 @@ impl Asker {
         let mut pages = users.chunks(USERS_PAGE);
         let mut page = pages.next().unwrap_or_default();
         loop {
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 write_users(writer, page.iter());
                 writer.time(due_at);
             };
@@ -298,7 +298,7 @@ impl Asker {
         let mut pages = grants.chunks(USERS_PAGE);
         let mut page = pages.next().unwrap_or_default();
         loop {
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 write_users(writer, page.iter().map(|(user, _)| user));
                 writer.list(page.len());
                 for (_, grant) in page {
@@ -336,7 +336,7 @@ impl Asker {
         let mut pages = users.chunks(USERS_PAGE);
         let mut page = pages.next().unwrap_or_default();
         loop {
-            let write = |writer: &mut Writer| write_users(writer, page.iter());
+            let write = |writer: &mut Writer, _: &[SourceName]| write_users(writer, page.iter());
             let scope = Scope::Of(slice::from_ref(&source));
             let answer = self.ask(&SCRIPTS.unenroll, scope, now, 1, write).await?;
             let at = answer.now;
@@ -357,7 +357,7 @@ impl Asker {
         after: Option<(Timestamp, UserId)>,
         limit: u32,
     ) -> Answered {
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             writer.time(due_by);
             match &after {
                 Some((at, user)) => writer.time(*at).text(user.as_str()),

@@ -73,7 +73,7 @@ impl Asker {
     }
 
     /// Runs `script` with the arguments that `write` adds (a list of `length` values; the names of the sources come
-    /// before them) as if the server's clock said `now`, if that is given.
+    /// before them, and are told to it, as they may be all there are) as if the server's clock said `now`, if that is given.
     ///
     /// # Errors
     /// If the server cannot be asked, or its answer cannot be understood.
@@ -83,7 +83,7 @@ impl Asker {
         scope: Scope<'_>,
         now: Option<Timestamp>,
         length: usize,
-        write: impl Fn(&mut Writer) + Send + Sync,
+        write: impl Fn(&mut Writer, &[SourceName]) + Send + Sync,
     ) -> Result<Answer, StoreUnavailable> {
         for _ in 0..SOURCES_LEARNED_MAX {
             let sources = match scope {
@@ -106,14 +106,14 @@ impl Asker {
         sources: Vec<SourceName>,
         now: Option<Timestamp>,
         length: usize,
-        write: impl Fn(&mut Writer),
+        write: impl Fn(&mut Writer, &[SourceName]),
     ) -> Result<Answer, StoreUnavailable> {
         let mut arguments = Writer::default();
         arguments.list(length + 1).list(sources.len());
         for source in &sources {
             arguments.text(source.as_str());
         }
-        write(&mut arguments);
+        write(&mut arguments, &sources);
         let time = now.map_or_else(String::new, |now| now.as_ms().to_string());
         let keys = self.layout.keys(&sources);
         let given = self
@@ -130,7 +130,7 @@ impl Asker {
     async fn mend(&self, now: Option<Timestamp>) -> Result<(), StoreUnavailable> {
         for _ in 0..MEND_PAGES_MAX {
             let sources = self.known();
-            let answer = self.once(&SCRIPTS.mend, sources, now, 0, |_| {}).await?;
+            let answer = self.once(&SCRIPTS.mend, sources, now, 0, |_, _| {}).await?;
             match answer.word.as_str() {
                 "done" => return Ok(()),
                 "sources" => self.learn(answer)?,

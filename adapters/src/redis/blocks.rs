@@ -32,6 +32,14 @@ pub(super) fn block_of(key: &JobKey, sources: &[SourceName]) -> u64 {
     }
 }
 
+/// Whether the job is of one of `sources`, or a fan-out.
+pub(super) fn is_among(key: &JobKey, sources: &[SourceName]) -> bool {
+    match key {
+        JobKey::FanOut { .. } => true,
+        JobKey::Sync { source, .. } => sources.contains(source),
+    }
+}
+
 /// The name of a job in its block.
 pub(super) fn name_of(key: &JobKey) -> &str {
     match key {

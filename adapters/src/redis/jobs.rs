@@ -1,23 +1,21 @@
-//! The commands about jobs: enqueue, claim, heartbeat, checkpoint, the ends, "slow down".
+//! The commands about jobs but their turns (`turn`): enqueue, heartbeat, checkpoint, "slow down".
 
 use std::slice;
 
 use kalends_core::failure::LimitScope;
-use kalends_core::id::{SourceName, WorkerId};
+use kalends_core::id::SourceName;
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::GATE_MS_MAX;
 use kalends_core::queue::command::{
-    BATCH_MAX, Command, CommitOutcome, Lease, LeaseRef, LeaseToken, NewJob, Priority, Refusal,
-    Reply, Stamped,
+    BATCH_MAX, Command, LeaseRef, LeaseToken, NewJob, Priority, Refusal, Reply, Stamped,
 };
 use kalends_core::queue::state::{JobKey, ParkReason};
 use kalends_core::time::Timestamp;
 
-use super::asker::{Answer, Asker, Scope, misread};
-use super::blocks::{read_key, sources_of, write_key};
-use super::outcome;
+use super::asker::{Asker, Scope, misread};
+use super::blocks::{sources_of, write_key};
 use super::scripts::SCRIPTS;
-use super::wire::{Unreadable, Value, Writer};
+use super::wire::{Unreadable, Writer};
 use super::{lost, refused, stamped, unknown_source};
 
 /// Jobs that one script enqueues at the most, unless a fan-out's progress must be saved in the same step.
@@ -80,7 +78,7 @@ impl Asker {
         checkpoint: Option<&(LeaseRef, String)>,
     ) -> Answered {
         let scope = Scope::Of(slice::from_ref(source));
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             writer.list(jobs.len());
             for job in jobs {
                 writer.text(job.user.as_str());
@@ -126,28 +124,6 @@ impl Asker {
         }
     }
 
-    pub(super) async fn claim(
-        &self,
-        now: Option<Timestamp>,
-        worker: WorkerId,
-        slots: (u32, u32),
-        lease_ms: u64,
-        held: Vec<LeaseToken>,
-    ) -> Answered {
-        let write = |writer: &mut Writer| {
-            writer.text(worker.as_str());
-            writer.number(u64::from(slots.0)).number(u64::from(slots.1));
-            writer.number(lease_ms).list(held.len());
-            for token in &held {
-                writer.number(token.0);
-            }
-        };
-        let answer = self.ask(&SCRIPTS.claim, Scope::All, now, 5, write).await?;
-        let now = answer.now;
-        let reply = read_claimed(answer).map_err(misread)?;
-        Ok(stamped(now, reply))
-    }
-
     pub(super) async fn heartbeat(
         &self,
         now: Option<Timestamp>,
@@ -159,7 +135,7 @@ impl Asker {
         let mut pages = leases.chunks(HEARTBEAT_PAGE);
         let mut page = pages.next().unwrap_or_default();
         loop {
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 writer.list(page.len());
                 for lease in page {
                     writer.number(super::blocks::block_of(&lease.key, &sources));
@@ -202,7 +178,7 @@ impl Asker {
             JobKey::FanOut { .. } => (&SCRIPTS.checkpoint_fan_out, Scope::All),
             JobKey::Sync { .. } => (&SCRIPTS.checkpoint, Scope::Of(&sources)),
         };
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             write_key(writer, &lease.key, &sources);
             writer.number(lease.token.0);
             writer
@@ -241,7 +217,7 @@ impl Asker {
             JobKey::FanOut { .. } => (&SCRIPTS.limited_fan_out, Scope::All),
             JobKey::Sync { .. } => (&SCRIPTS.limited, Scope::Of(&sources)),
         };
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             write_key(writer, &lease.key, &sources);
             writer
                 .number(lease.token.0)
@@ -265,50 +241,9 @@ impl Asker {
         }
     }
 
-    /// The ends of several attempts, in this order, in one script. A reply for each.
-    pub(super) async fn finish(
-        &self,
-        now: Option<Timestamp>,
-        ends: &[Command],
-    ) -> Result<(Timestamp, Vec<Reply>), StoreUnavailable> {
-        assert!(
-            ends.len() <= BATCH_MAX,
-            "the caller gathers no more than a batch"
-        );
-        let sources = sources_of(ends.iter().map(|end| &lease_of(end).key));
-        let write = |writer: &mut Writer| {
-            writer.list(ends.len());
-            for end in ends {
-                write_end(writer, end, &sources);
-            }
-        };
-        let scope = Scope::Of(&sources);
-        let answer = self.ask(&SCRIPTS.finish, scope, now, 1, write).await?;
-        let now = answer.now;
-        let read = || -> Result<Vec<Reply>, Unreadable> {
-            let [said] = answer.fields()?;
-            let said = said.list()?.into_iter();
-            said.map(|one| {
-                Ok(match one.number::<u8>()? {
-                    0 => Reply::Done,
-                    1 => Reply::AlreadyDone,
-                    _ => Reply::Refused {
-                        refusal: Refusal::LeaseLost,
-                    },
-                })
-            })
-            .collect()
-        };
-        let replies = read().map_err(misread)?;
-        if replies.len() != ends.len() {
-            return Err(misread(Unreadable("an answer for each end was expected")));
-        }
-        Ok((now, replies))
-    }
-
     pub(super) async fn remove(&self, now: Option<Timestamp>, key: JobKey) -> Answered {
         let sources = sources_of(slice::from_ref(&key).iter());
-        let write = |writer: &mut Writer| write_key(writer, &key, &sources);
+        let write = |writer: &mut Writer, _: &[SourceName]| write_key(writer, &key, &sources);
         let scope = Scope::Of(&sources);
         let answer = self.ask(&SCRIPTS.remove, scope, now, 2, write).await?;
         let now = answer.now;
@@ -325,7 +260,7 @@ impl Asker {
         let (mut count, mut place, mut after) = (0_u64, 1_u64, 0_u64);
         loop {
             let left = BATCH_MAX as u64 - count;
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 match number {
                     Some(number) => writer.number(number),
                     None => writer.none(),
@@ -345,95 +280,6 @@ impl Asker {
             (place, after) = (next, next_after.number().map_err(misread)?);
         }
     }
-}
-
-/// Whether this command ends an attempt and may go with others in one script.
-pub(super) fn is_end(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Complete { .. }
-            | Command::Retry { .. }
-            | Command::Fail { .. }
-            | Command::Release { .. }
-    )
-}
-
-fn lease_of(end: &Command) -> &LeaseRef {
-    match end {
-        Command::Complete { lease, .. }
-        | Command::Retry { lease, .. }
-        | Command::Fail { lease, .. }
-        | Command::Release { lease, .. } => lease,
-        other => panic!("no end of an attempt: {other:?}"),
-    }
-}
-
-fn write_end(writer: &mut Writer, end: &Command, sources: &[SourceName]) {
-    let (kind, values) = match end {
-        Command::Complete { .. } => ("complete", 4),
-        Command::Retry { .. } => ("retry", 2),
-        Command::Fail { .. } => ("fail", 3),
-        _ => ("release", 1),
-    };
-    let lease = lease_of(end);
-    writer.list(4 + values).text(kind);
-    write_key(writer, &lease.key, sources);
-    writer.number(lease.token.0);
-    match end {
-        Command::Complete { commit, .. } => {
-            writer
-                .maybe_text(commit.cursor.as_deref())
-                .maybe_time(commit.next_due_at)
-                .text(&outcome::to_text(&commit.outcome))
-                .flag(matches!(commit.outcome, CommitOutcome::Synced { .. }));
-        }
-        Command::Retry { at, error, .. } => {
-            writer.time(*at).text(error);
-        }
-        Command::Fail {
-            error,
-            next_due_at,
-            park,
-            ..
-        } => {
-            writer.text(error).maybe_time(*next_due_at);
-            writer.number(super::admin::park_number(*park));
-        }
-        Command::Release { at, .. } => {
-            writer.maybe_time(*at);
-        }
-        other => panic!("no end of an attempt: {other:?}"),
-    }
-}
-
-fn read_claimed(answer: Answer) -> Result<Reply, Unreadable> {
-    let sources = answer.sources.clone();
-    let [leases, recovered, buried, next_at] = answer.fields()?;
-    let leases = leases.list()?.into_iter();
-    Ok(Reply::Claimed {
-        leases: leases
-            .map(|lease| read_lease(lease, &sources))
-            .collect::<Result<_, _>>()?,
-        recovered: recovered.number()?,
-        buried: buried.number()?,
-        next_at: next_at.maybe_time()?,
-    })
-}
-
-fn read_lease(lease: Value, sources: &[SourceName]) -> Result<Lease, Unreadable> {
-    let [block, name, token, expires_at, attempt, nominal_at, cursor] = lease.fields()?;
-    let key = read_key(&block, name, sources)?;
-    Ok(Lease {
-        requests: u32::from(matches!(key, JobKey::Sync { .. })),
-        lease: LeaseRef {
-            key,
-            token: LeaseToken(token.number()?),
-        },
-        expires_at: expires_at.time()?,
-        attempt: attempt.number()?,
-        nominal_at: nominal_at.maybe_time()?,
-        cursor: cursor.maybe(Value::text)?,
-    })
 }
 
 /// Why a user is parked, by number.

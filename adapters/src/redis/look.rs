@@ -71,7 +71,7 @@ impl Asker {
         name: Option<&UserId>,
         limit: u32,
     ) -> Result<(Timestamp, Vec<(UserId, UserState)>), StoreUnavailable> {
-        let write = |writer: &mut Writer| {
+        let write = |writer: &mut Writer, _: &[SourceName]| {
             writer
                 .maybe_text(name.map(UserId::as_str))
                 .number(u64::from(limit));
@@ -93,7 +93,9 @@ impl Asker {
     }
 
     pub(super) async fn stats(&self, now: Option<Timestamp>) -> Answered {
-        let answer = self.ask(&SCRIPTS.stats, Scope::All, now, 0, |_| {}).await?;
+        let answer = self
+            .ask(&SCRIPTS.stats, Scope::All, now, 0, |_, _| {})
+            .await?;
         let now = answer.now;
         let stats = read_stats(now, answer).map_err(misread)?;
         Ok(stamped(now, Reply::Stats { stats }))
@@ -110,7 +112,7 @@ impl Asker {
         loop {
             let listed = u32::try_from(jobs.len()).expect("a page is bounded");
             let page = (limit - listed).min(JOBS_PAGE);
-            let write = |writer: &mut Writer| {
+            let write = |writer: &mut Writer, _: &[SourceName]| {
                 let state = match state {
                     JobState::Waiting => 0,
                     JobState::Delayed => 1,
@@ -224,6 +226,8 @@ fn read_source(now: Timestamp, row: Value) -> Result<SourceStats, Unreadable> {
         gate_until,
         gate_reason,
         _in_a_row,
+        _ramp_since,
+        _ramp_starts,
     ] = row.fields()?;
     let limit = |count: Value, window_ms: Value| -> Result<Option<Limit>, Unreadable> {
         count.maybe(|count| {

@@ -6,8 +6,8 @@
 //!
 //! Rooms: `settings` the address; `link` the one connection, made when needed; `check` whether a server may be used;
 //! `failure` its errors in words; `wake` wake-ups by pub/sub; `layout` the keys; `lua/` and `scripts` the scripts; `wire`
-//! how arguments and answers are written; `asker` how a script is asked; `jobs`, `admin`, `look` the commands; `ends` how
-//! ends of attempts are gathered.
+//! how arguments and answers are written; `asker` how a script is asked; `jobs`, `admin`, `look` the commands; `turn` ends
+//! of attempts and claims, and `turns` how those of one moment are gathered.
 //!
 //! What a script does at the most is bounded: a command for more than that (a thousand jobs, a changed schedule of a
 //! million users) is several scripts, each of which may be the last if the process dies, and all of which may be run
@@ -17,7 +17,7 @@ mod admin;
 mod asker;
 mod blocks;
 mod check;
-mod ends;
+mod constants;
 mod failure;
 mod jobs;
 mod layout;
@@ -26,6 +26,8 @@ mod look;
 mod outcome;
 mod scripts;
 mod settings;
+mod turn;
+mod turns;
 mod wake;
 mod wire;
 
@@ -38,10 +40,10 @@ use kalends_core::queue::command::{Command, Refusal, Reply, Stamped};
 use kalends_core::time::Timestamp;
 
 use asker::Asker;
-use ends::Ends;
 use jobs::Answered;
 use link::Link;
 pub use settings::RedisSettings;
+use turns::Turns;
 use wake::Wake;
 
 /// Why the settings cannot be used, whatever the server says.
@@ -76,7 +78,7 @@ pub enum Unusable {
 #[derive(Debug)]
 pub struct RedisStore {
     asker: Arc<Asker>,
-    ends: Arc<Ends>,
+    turns: Arc<Turns>,
     wake: Wake,
 }
 
@@ -90,7 +92,7 @@ impl RedisStore {
         let wake = link.wake();
         let asker = Arc::new(Asker::new(link, &settings.prefix));
         Ok(RedisStore {
-            ends: Ends::new(Arc::clone(&asker)),
+            turns: Turns::new(Arc::clone(&asker)),
             asker,
             wake,
         })
@@ -119,10 +121,10 @@ impl RedisStore {
             return Ok(refused(stamp.now, refusal));
         }
         let command = command.with_times_kept().shortened();
-        if jobs::is_end(&command) {
+        if turn::is_end(&command) || matches!(command, Command::Claim { .. }) {
             return match now {
-                None => self.ends.end(command).await,
-                now => self.end_alone(now, command).await,
+                None => self.turns.take(command).await,
+                now => self.turn_alone(now, command).await,
             };
         }
         let asker = &self.asker;
@@ -141,26 +143,17 @@ impl RedisStore {
                 jobs,
                 checkpoint,
             } => asker.enqueue(now, source, jobs, checkpoint).await,
-            Command::Claim {
-                worker,
-                slots,
-                fan_out_slots,
-                lease_ms,
-                held,
-            } => {
-                let slots = (slots, fan_out_slots);
-                asker.claim(now, worker, slots, lease_ms, held).await
-            }
             Command::Heartbeat { leases, lease_ms } => asker.heartbeat(now, leases, lease_ms).await,
             Command::Checkpoint {
                 lease,
                 progress,
                 requests,
             } => asker.checkpoint(now, lease, progress, requests).await,
-            Command::Complete { .. }
+            Command::Claim { .. }
+            | Command::Complete { .. }
             | Command::Retry { .. }
             | Command::Fail { .. }
-            | Command::Release { .. } => unreachable!("ends are handled above"),
+            | Command::Release { .. } => unreachable!("turns are handled above"),
             Command::Limited { .. } => asker.limited(now, command).await,
             Command::Pause { .. } | Command::Resume { .. } | Command::SetLimit { .. } => {
                 asker.operate(now, command).await
@@ -201,10 +194,42 @@ impl RedisStore {
         }
     }
 
-    async fn end_alone(&self, now: Option<Timestamp>, end: Command) -> Answered {
-        let (now, mut replies) = self.asker.finish(now, &[end]).await?;
-        let reply = replies.pop().expect("finish gives a reply for each end");
-        Ok(stamped(now, reply))
+    /// Applies several ends of attempts and after them a claim, if there is one, in one script, as if the server's clock
+    /// said `now`; `None`: what it says. Replies in the same order. This is what the store makes of ends and claims that
+    /// come at the same moment; for tests.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    ///
+    /// # Panics
+    /// If there are other commands in `ends`, or `claim` is none.
+    pub async fn apply_turn_at(
+        &self,
+        now: Option<Timestamp>,
+        ends: Vec<Command>,
+        claim: Option<Command>,
+    ) -> Result<(Vec<Stamped<Reply>>, Option<Stamped<Reply>>), StoreUnavailable> {
+        let kept = |command: Command| command.with_times_kept().shortened();
+        let ends: Vec<Command> = ends.into_iter().map(kept).collect();
+        let claim = claim.map(kept);
+        let (now, replies, claimed) = self.asker.turn(now, &ends, claim.as_ref()).await?;
+        let replies = replies.into_iter().map(|reply| stamped(now, reply));
+        Ok((
+            replies.collect(),
+            claimed.map(|claimed| stamped(now, claimed)),
+        ))
+    }
+
+    async fn turn_alone(&self, now: Option<Timestamp>, command: Command) -> Answered {
+        let claims = matches!(command, Command::Claim { .. });
+        let (ends, claim) = if claims {
+            (Vec::new(), Some(&command))
+        } else {
+            (vec![command.clone()], None)
+        };
+        let (now, mut replies, claimed) = self.asker.turn(now, &ends, claim).await?;
+        let reply = claimed.or_else(|| replies.pop());
+        Ok(stamped(now, reply.expect("a turn answers each command")))
     }
 }
 

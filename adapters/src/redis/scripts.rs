@@ -7,9 +7,13 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+use super::constants::put_in_place;
+
 macro_rules! lua {
     ($($part:literal),+ $(,)?) => {
-        Script::new(concat!($(include_str!(concat!("lua/", $part, ".lua")), "\n"),+))
+        Script::new(&put_in_place(concat!(
+            $(include_str!(concat!("lua/", $part, ".lua")), "\n"),+
+        )))
     };
 }
 
@@ -18,7 +22,6 @@ macro_rules! lua {
 pub(super) struct Scripts {
     pub(super) checkpoint: Script,
     pub(super) checkpoint_fan_out: Script,
-    pub(super) claim: Script,
     pub(super) connect: Script,
     pub(super) define_schedule: Script,
     pub(super) define_source: Script,
@@ -43,6 +46,7 @@ pub(super) struct Scripts {
     pub(super) stats: Script,
     pub(super) tick: Script,
     pub(super) trim_history: Script,
+    pub(super) turn: Script,
     pub(super) unenroll: Script,
     pub(super) users: Script,
 }
@@ -69,18 +73,6 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "checkpoint"
     ),
-    claim: lua!(
-        "lib",
-        "guard",
-        "all_sources",
-        "sources",
-        "rows",
-        "windows",
-        "flows",
-        "history",
-        "stall",
-        "claim"
-    ),
     connect: lua!("lib", "guard", "sources", "rows", "connect"),
     define_schedule: lua!(
         "lib",
@@ -96,7 +88,14 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     enqueue: lua!("lib", "guard", "sources", "rows", "enqueue"),
     enroll: lua!("lib", "guard", "sources", "rows", "enroll"),
     finish: lua!(
-        "lib", "guard", "sources", "rows", "history", "stall", "finish"
+        "lib",
+        "guard",
+        "sources",
+        "rows",
+        "history",
+        "stall",
+        "finish",
+        "finish_answer"
     ),
     heartbeat: lua!("lib", "guard", "rows", "heartbeat"),
     jobs: lua!("lib", "guard", "all_sources", "rows", "jobs"),
@@ -105,8 +104,6 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "guard",
         "sources",
         "rows",
-        "windows",
-        "flows",
         "schedule_rows",
         "limited"
     ),
@@ -116,8 +113,6 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "all_sources",
         "sources",
         "rows",
-        "windows",
-        "flows",
         "schedule_rows",
         "limited"
     ),
@@ -132,19 +127,8 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "mend"
     ),
-    operate: lua!(
-        "lib", "guard", "sources", "rows", "windows", "flows", "operate"
-    ),
-    operate_all: lua!(
-        "lib",
-        "guard",
-        "all_sources",
-        "sources",
-        "rows",
-        "windows",
-        "flows",
-        "operate"
-    ),
+    operate: lua!("lib", "guard", "sources", "operate"),
+    operate_all: lua!("lib", "guard", "all_sources", "sources", "operate"),
     remove: lua!("lib", "guard", "rows", "remove"),
     remove_schedule: lua!("lib", "guard", "rows", "remove_schedule"),
     retry_failed: lua!(
@@ -169,6 +153,19 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     ),
     tick: lua!("lib", "guard", "rows", "schedule_rows", "tick"),
     trim_history: lua!("lib", "guard", "sources", "trim_history"),
+    turn: lua!(
+        "lib",
+        "guard",
+        "all_sources",
+        "sources",
+        "rows",
+        "windows",
+        "flows",
+        "history",
+        "stall",
+        "finish",
+        "claim"
+    ),
     unenroll: lua!(
         "lib", "guard", "sources", "rows", "windows", "flows", "unenroll"
     ),

@@ -2,6 +2,8 @@
 
 local PAUSED_RECHECK_MS = 60000
 
+make_flows()
+
 local _, block, name, token, progress, requests = unpack(arguments)
 local row = load_one(block, name)
 if not is_live(row, token) then
@@ -56,6 +58,5 @@ if requests > 0 then
     wait_until = permit()
 end
 flush()
-flush_asked()
-flush_flows()
+flush_all_flows()
 return answer('ok', wait_until)

@@ -1,37 +1,30 @@
--- Who may start what now, and what comes back from workers that fell silent.
+-- Who may start what now, and what comes back from workers that fell silent. Ends of attempts come first (finish.lua): a
+-- worker tells how its jobs ended and asks for the next in one script.
 
 local EXPIRE_BATCH_MAX, CLAIM_BATCH_MAX, HELD_BATCH_MAX, ASKED_DROPPED_MAX = 100, 100, 100, 100
 -- Leases that are looked through, when a worker does not know all it holds, at the most.
 local LEASES_SCAN_MAX = 10000
 
-local _, worker, slots, fan_out_slots, lease_ms, held = unpack(arguments)
+local _, _, worker, slots, fan_out_slots, lease_ms, held = unpack(arguments)
 slots, fan_out_slots = min(slots, CLAIM_BATCH_MAX), min(fan_out_slots, CLAIM_BATCH_MAX)
 local leases = {}
 
-local block_of = { [''] = 0 }
-for block = 1, #source_names do
-    block_of[source_names[block]] = block
-end
-
 -- The jobs behind members of the set of leases, with their rows, in the same order.
 local function jobs_behind(members)
-    local names_of, jobs = {}, {}
+    local block_of, jobs = { [''] = 0 }, {}
+    for block = 1, #source_names do
+        block_of[source_names[block]] = block
+    end
     for i = 1, #members do
         local split = string.find(members[i], '\0', 1, true)
-        local block = block_of[string.sub(members[i], 1, split - 1)]
-        local name = string.sub(members[i], split + 1)
-        names_of[block] = names_of[block] or {}
-        names_of[block][#names_of[block] + 1] = name
-        jobs[i] = { block, name }
+        jobs[i] = { block_of[string.sub(members[i], 1, split - 1)], string.sub(members[i], split + 1) }
     end
-    for block, names in pairs(names_of) do
-        load(block, names)
-    end
+    load_all(jobs, 1, 2)
     return jobs
 end
 
 local recovered, buried = 0, 0
-local expired = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, EXPIRE_BATCH_MAX)
+local expired = call('ZRANGEBYSCORE', LEASES, '-inf', text(now), 'LIMIT', '0', text(EXPIRE_BATCH_MAX))
 if expired[1] then
     for _, job in ipairs(jobs_behind(expired)) do
         local block, name = job[1], job[2]
@@ -46,26 +39,33 @@ end
 
 -- Windows of users' requests that count no more are dropped; nobody sees it, so it does not count as a change. A step
 -- back of the clock by a second is ordinary wobble: what left the window just now may come back into it.
-for block = 1, #source_names do
-    local forgotten_by = meta[CHANGED_AT] - WOBBLE_MS
-    local over = call('ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', forgotten_by, 'LIMIT', 0, ASKED_DROPPED_MAX)
-    if over[1] then
-        local settings, was_changed = source(block), changed
-        local known = load_asked(block, over)
-        for i = 1, #over do
-            local window = known[over[i]]
-            local count, window_ms = settings[USER_COUNT], settings[USER_MS]
-            local empty_at = count and opens_at(window[2], count, window_ms, count) or now
-            if empty_at > now then
-                -- A longer window was set since, or the clock stepped back.
-                window[1] = empty_at
-            else
-                known[over[i]] = false
-            end
-            touch_asked(block, over[i])
+local function drop_asked(block, over)
+    make_flows()
+    local settings, was_changed = source(block), changed
+    local known = load_asked(block, over)
+    for i = 1, #over do
+        local window = known[over[i]]
+        local count, window_ms = settings[USER_COUNT], settings[USER_MS]
+        local empty_at = count and opens_at(window[2], count, window_ms, count) or now
+        if empty_at > now then
+            -- A longer window was set since, or the clock stepped back.
+            window[1] = empty_at
+        else
+            known[over[i]] = false
         end
-        flush_asked()
-        changed = was_changed
+        touch_asked(block, over[i])
+    end
+    flush_asked()
+    changed = was_changed
+end
+
+for block = 1, #source_names do
+    local over = call(
+        'ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', text(meta[CHANGED_AT] - WOBBLE_MS),
+        'LIMIT', '0', text(ASKED_DROPPED_MAX)
+    )
+    if over[1] then
+        drop_asked(block, over)
     end
 end
 
@@ -113,14 +113,18 @@ end
 
 local function start(block, name, row)
     meta[LAST_TOKEN] = max(now * 1000, meta[LAST_TOKEN] + 1)
+    widen(row)
     row[HELD_UNTIL], row[BACKING_OFF] = false, false
-    row[WORKER], row[TOKEN], row[EXPIRES], row[LEASE_MS] = worker, meta[LAST_TOKEN], now + lease_ms, lease_ms
+    row[WORKER] = worker
+    row[TOKEN] = meta[LAST_TOKEN]
+    row[EXPIRES] = now + lease_ms
+    row[LEASE_MS] = lease_ms
     touch(block, name, row)
     give(block, name, row)
 end
 
 if fan_out_slots > 0 then
-    local names = call('ZRANGEBYSCORE', key(0, LANE), '-inf', now, 'LIMIT', 0, fan_out_slots)
+    local names = call('ZRANGEBYSCORE', key(0, LANE), '-inf', text(now), 'LIMIT', '0', fan_out_slots)
     local known = load(0, names)
     for i = 1, #names do
         start(0, names[i], known[names[i]])
@@ -132,14 +136,19 @@ local function start_syncs(block)
     if settings[PAUSED] or (settings[CLOSED_UNTIL] and settings[CLOSED_UNTIL] > now) then
         return
     end
-    local free, put_aside, started = room(block), 0, 0
+    local free, put_aside, started = huge, 0, 0
+    local unbound = is_free(block)
+    if not unbound then
+        make_flows()
+        free = room(block)
+    end
     local skip_now, skip = 0, 0
     while slots > 0 and free > 0 and put_aside < HELD_BATCH_MAX do
         local wanted = min(slots, free)
-        local names = call('ZRANGEBYSCORE', key(block, LANE_NOW), '-inf', now, 'LIMIT', skip_now, wanted)
+        local names = call('ZRANGEBYSCORE', key(block, LANE_NOW), '-inf', text(now), 'LIMIT', skip_now, wanted)
         skip_now = skip_now + #names
         if #names < wanted then
-            local more = call('ZRANGEBYSCORE', key(block, LANE), '-inf', now, 'LIMIT', skip, wanted - #names)
+            local more = call('ZRANGEBYSCORE', key(block, LANE), '-inf', text(now), 'LIMIT', skip, wanted - #names)
             skip = skip + #more
             for i = 1, #more do
                 names[#names + 1] = more[i]
@@ -158,19 +167,22 @@ local function start_syncs(block)
             local opens = settings[USER_COUNT] and user_opens_at(block, name, 1) or now
             if opens > now then
                 if put_aside < HELD_BATCH_MAX then
+                    widen(row)
                     row[HELD_UNTIL] = opens
                     touch(block, name, row)
                     put_aside = put_aside + 1
                 end
             elseif put_aside < HELD_BATCH_MAX then
-                record_asked(block, name, 1)
+                if settings[USER_COUNT] then
+                    record_asked(block, name, 1)
+                end
                 row[STARTED] = now
                 start(block, name, row)
                 slots, free, started = slots - 1, free - 1, started + 1
             end
         end
     end
-    if started > 0 then
+    if started > 0 and not unbound then
         record_starts(block, started)
     end
 end
@@ -182,8 +194,8 @@ for block = 1, #source_names do
     start_syncs(block)
 end
 flush()
-flush_asked()
-flush_flows()
+flush_all_flows()
+flush_sources()
 flush_history()
 
 -- What the job knows goes along: the user's cursor, or the fan-out's progress.
@@ -204,20 +216,23 @@ for block, names in pairs(wanted) do
 end
 
 local function head(set)
-    local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')
+    local first = call('ZRANGE', set, '0', '0', 'WITHSCORES')
     return first[2] and tonumber(first[2]) or huge
 end
 
 local next_at = min(head(LEASES), head(key(0, LANE)))
 for block = 1, #source_names do
-    local ready_at = min(head(key(block, LANE)), head(key(block, LANE_NOW)))
+    local settings = source(block)
+    local ready_at = not settings[PAUSED] and min(head(key(block, LANE)), head(key(block, LANE_NOW))) or huge
     if ready_at < huge then
-        local opens = source_opens_at(block)
-        if opens then
-            next_at = min(next_at, max(ready_at, opens))
+        local opens = settings[CLOSED_UNTIL] or now
+        if not is_free(block) then
+            make_flows()
+            opens = max(opens, source_opens_at(block))
         end
+        next_at = min(next_at, max(ready_at, opens))
     end
 end
 -- The one who claims knows when to come again; the others are called only if there is work for them now.
 calls_others = calls_others and next_at <= now
-return answer('ok', leases, recovered, buried, next_at < huge and max(next_at, now) or false)
+return answer('ok', leases, recovered, buried, next_at < huge and max(next_at, now) or false, said)

@@ -10,6 +10,7 @@ if not row then
     end
     settings[DEFINED] = defined
     settings[PAUSED], settings[CLOSED_UNTIL], settings[CLOSED_WHY], settings[LIMITED_IN_A_ROW] = false, false, false, 0
+    settings[RAMP_SINCE], settings[RAMP_STARTS] = false, 0
     sources[1] = settings
     touch_source(1)
     flush_sources()

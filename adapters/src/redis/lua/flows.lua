@@ -1,8 +1,23 @@
 -- What flows through a source: its starts, its requests, and the ramp by which it opens again. Needs windows.lua.
+--
+-- Like windows, these functions are made when first needed. What is asked of a source that has neither limits nor a ramp
+-- (`is_free`) needs none of them.
 
-local STARTS, REQUESTS, RAMP_SINCE, RAMP_STARTS = 1, 2, 3, 4
-local flow, touch_flow, flush_flows, start_ramp, room, record_starts, source_opens_at
-do
+local STARTS, REQUESTS = 1, 2
+local flow, touch_flow, flush_flows, room, record_starts, source_opens_at
+local load_asked, user_opens_at, touch_asked, record_asked, forget_asked, flush_asked
+
+-- Whether nothing holds the source's jobs back but a pause, its gate and the users' own.
+local function is_free(block)
+    local settings = source(block)
+    return not (settings[JOBS_COUNT] or settings[PROJECT_COUNT] or settings[USER_COUNT] or settings[RAMP_SINCE])
+end
+
+local function make_flows()
+    if flow then
+        return
+    end
+    make_windows()
     local RAMP_UNLIMITED_MS, RAMP_UNLIMITED_STARTS, SECOND_MS = 15000, 10, 1000
 
     local flows, flows_touched = {}, {}
@@ -11,7 +26,7 @@ do
         local known = flows[block]
         if not known then
             local raw = call('GET', key(block, FLOW))
-            known = raw and decode(raw) or { {}, {}, false, 0 }
+            known = raw and decode(raw) or { {}, {} }
             flows[block] = known
         end
         return known
@@ -27,12 +42,6 @@ do
             call('SET', key(block, FLOW), pack(flows[block]))
         end
         flows_touched = {}
-    end
-
-    function start_ramp(block, since)
-        local known = flow(block)
-        known[RAMP_SINCE], known[RAMP_STARTS] = since, 0
-        touch_flow(block)
     end
 
     -- How many starts in all are allowed since the source opened again; nil once the ramp is over.
@@ -76,10 +85,10 @@ do
         if settings[PROJECT_COUNT] then
             free = min(free, available(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS]))
         end
-        if known[RAMP_SINCE] then
-            local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE]))
+        if settings[RAMP_SINCE] then
+            local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(settings[RAMP_SINCE]))
             if allowed then
-                free = min(free, max(0, allowed - known[RAMP_STARTS]))
+                free = min(free, max(0, allowed - settings[RAMP_STARTS]))
             end
         end
         return free
@@ -90,32 +99,31 @@ do
         local settings, known = source(block), flow(block)
         if settings[JOBS_COUNT] then
             record(known[STARTS], starts, settings[JOBS_COUNT], settings[JOBS_MS])
+            touch_flow(block)
         end
         if settings[PROJECT_COUNT] then
             record(known[REQUESTS], starts, settings[PROJECT_COUNT], settings[PROJECT_MS])
+            touch_flow(block)
         end
-        if known[RAMP_SINCE] then
-            if ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE])) then
-                known[RAMP_STARTS] = known[RAMP_STARTS] + starts
+        if settings[RAMP_SINCE] then
+            if ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(settings[RAMP_SINCE])) then
+                settings[RAMP_STARTS] = settings[RAMP_STARTS] + starts
             else
-                known[RAMP_SINCE], known[RAMP_STARTS] = false, 0
+                settings[RAMP_SINCE], settings[RAMP_STARTS] = false, 0
             end
+            touch_source(block)
         end
-        touch_flow(block)
     end
 
-    -- When the source lets its next job start; nil while it is paused.
+    -- When the source lets its next job start.
     function source_opens_at(block)
         local settings, known = source(block), flow(block)
-        if settings[PAUSED] then
-            return nil
-        end
-        local at = settings[CLOSED_UNTIL] or now
-        if known[RAMP_SINCE] then
-            local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(known[RAMP_SINCE]))
-            if allowed and allowed <= known[RAMP_STARTS] then
-                local after_ms = ramp_opens_after_ms(settings[JOBS_COUNT], settings[JOBS_MS], known[RAMP_STARTS])
-                at = max(at, known[RAMP_SINCE] + after_ms)
+        local at = now
+        if settings[RAMP_SINCE] then
+            local allowed = ramp_allowance(settings[JOBS_COUNT], settings[JOBS_MS], elapsed_ms(settings[RAMP_SINCE]))
+            if allowed and allowed <= settings[RAMP_STARTS] then
+                local after_ms = ramp_opens_after_ms(settings[JOBS_COUNT], settings[JOBS_MS], settings[RAMP_STARTS])
+                at = max(at, settings[RAMP_SINCE] + after_ms)
             end
         end
         if settings[JOBS_COUNT] then
@@ -126,78 +134,86 @@ do
         end
         return at
     end
-end
 
--- Requests on behalf of single users: a window each, there only while some count. The first field says when none does.
-local asked, asked_touched = {}, {}
+    -- Requests on behalf of single users: a window each, there only while some count. The first field says when none does.
+    local asked, asked_touched = {}, {}
 
-local function load_asked(block, names)
-    local known = asked[block] or {}
-    asked[block] = known
-    local raws = call('HMGET', key(block, ASKED), unpack(names))
-    for i = 1, #names do
-        if known[names[i]] == nil then
-            known[names[i]] = raws[i] and decode(raws[i]) or false
-        end
-    end
-    return known
-end
-
--- When `wanted` more requests on behalf of the user fit. The user's window must have been loaded.
-local function user_opens_at(block, name, wanted)
-    local settings, window = source(block), asked[block][name]
-    if not settings[USER_COUNT] or not window then
-        return now
-    end
-    return opens_at(window[2], settings[USER_COUNT], settings[USER_MS], wanted)
-end
-
-local function touch_asked(block, name)
-    asked_touched[block] = asked_touched[block] or {}
-    asked_touched[block][name] = true
-    changed = true
-end
-
-local function record_asked(block, name, requests)
-    local settings = source(block)
-    local count, window_ms = settings[USER_COUNT], settings[USER_MS]
-    if not count then
-        return
-    end
-    local window = asked[block][name]
-    if not window or available(window[2], count, window_ms) == count then
-        window = { 0, {} }
-        asked[block][name] = window
-    end
-    record(window[2], requests, count, window_ms)
-    window[1] = opens_at(window[2], count, window_ms, count)
-    touch_asked(block, name)
-end
-
-local function forget_asked(block, name)
-    asked[block] = asked[block] or {}
-    asked[block][name] = false
-    touch_asked(block, name)
-end
-
-local function flush_asked()
-    for block, names in pairs(asked_touched) do
-        local set, until_set, gone = {}, {}, {}
-        for name in pairs(names) do
-            local window = asked[block][name]
-            if window then
-                set[#set + 1] = name
-                set[#set + 1] = pack(window)
-                until_set[#until_set + 1] = window[1]
-                until_set[#until_set + 1] = name
-            else
-                gone[#gone + 1] = name
+    function load_asked(block, names)
+        local known = asked[block] or {}
+        asked[block] = known
+        local raws = call('HMGET', key(block, ASKED), unpack(names))
+        for i = 1, #names do
+            if known[names[i]] == nil then
+                known[names[i]] = raws[i] and decode(raws[i]) or false
             end
         end
-        call_with('HSET', key(block, ASKED), set)
-        call_with('ZADD', key(block, ASKED_UNTIL), until_set)
-        call_with('HDEL', key(block, ASKED), gone)
-        call_with('ZREM', key(block, ASKED_UNTIL), gone)
+        return known
     end
-    asked_touched = {}
+
+    -- When `wanted` more requests on behalf of the user fit. The user's window must have been loaded.
+    function user_opens_at(block, name, wanted)
+        local settings, window = source(block), asked[block][name]
+        if not settings[USER_COUNT] or not window then
+            return now
+        end
+        return opens_at(window[2], settings[USER_COUNT], settings[USER_MS], wanted)
+    end
+
+    function touch_asked(block, name)
+        asked_touched[block] = asked_touched[block] or {}
+        asked_touched[block][name] = true
+        changed = true
+    end
+
+    function record_asked(block, name, requests)
+        local settings = source(block)
+        local count, window_ms = settings[USER_COUNT], settings[USER_MS]
+        if not count then
+            return
+        end
+        local window = asked[block][name]
+        if not window or available(window[2], count, window_ms) == count then
+            window = { 0, {} }
+            asked[block][name] = window
+        end
+        record(window[2], requests, count, window_ms)
+        window[1] = opens_at(window[2], count, window_ms, count)
+        touch_asked(block, name)
+    end
+
+    function forget_asked(block, name)
+        asked[block] = asked[block] or {}
+        asked[block][name] = false
+        touch_asked(block, name)
+    end
+
+    function flush_asked()
+        for block, names in pairs(asked_touched) do
+            local set, until_set, gone = {}, {}, {}
+            for name in pairs(names) do
+                local window = asked[block][name]
+                if window then
+                    set[#set + 1] = name
+                    set[#set + 1] = pack(window)
+                    until_set[#until_set + 1] = window[1]
+                    until_set[#until_set + 1] = name
+                else
+                    gone[#gone + 1] = name
+                end
+            end
+            call_with('HSET', key(block, ASKED), set)
+            call_with('ZADD', key(block, ASKED_UNTIL), until_set)
+            call_with('HDEL', key(block, ASKED), gone)
+            call_with('ZREM', key(block, ASKED_UNTIL), gone)
+        end
+        asked_touched = {}
+    end
+end
+
+-- Writes back what the functions above have touched, if they were needed.
+local function flush_all_flows()
+    if flow then
+        flush_asked()
+        flush_flows()
+    end
 end

@@ -31,7 +31,7 @@ local function flush_history()
         local keep = block == 0 and FAN_OUTS_KEEP_COMPLETED or source(block)[KEEP_COMPLETED]
         if keep > 0 then
             call('LPUSH', key(block, COMPLETED), unpack(list))
-            call('LTRIM', key(block, COMPLETED), 0, keep - 1)
+            call('LTRIM', key(block, COMPLETED), '0', keep - 1)
         end
     end
     completed_rows = {}

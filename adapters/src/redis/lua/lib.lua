@@ -34,6 +34,17 @@ do
     end
 end
 
+-- Times as the commands take them. Many rows share a few, and to write a number costs more than to look it up.
+local texts = {}
+local function text(number)
+    local known = texts[number]
+    if not known then
+        known = string.format('%.0f', number)
+        texts[number] = known
+    end
+    return known
+end
+
 -- What the queue remembers of itself.
 local LAST_TOKEN, LAST_NUMBER, COMPLETED_TOTAL, FAILED_TOTAL, CHANGED_AT, MENDING = 1, 2, 3, 4, 5, 6
 local meta = call('GET', META)

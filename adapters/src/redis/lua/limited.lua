@@ -52,7 +52,6 @@ if live then
 end
 flush()
 flush_sources()
-flush_flows()
 if live then
     return answer('ok', closed_until)
 end

@@ -4,6 +4,7 @@
 
 local WOBBLE_MS, WRONG_MS, GATE_MS_MAX, PAGE = 1000, 900000, 86400000, 200
 
+make_flows()
 local mending = meta[MENDING]
 if not mending then
     if meta[CHANGED_AT] - now <= WOBBLE_MS then
@@ -28,7 +29,9 @@ local function mend_row(of, name, row)
                 row[AGAIN_AT] = nearer(row[AGAIN_AT])
             end
         end
-        row[HELD_UNTIL] = false
+        if row[HELD_UNTIL] then
+            row[HELD_UNTIL] = false
+        end
         if row[WORKER] then
             row[EXPIRES] = min(row[EXPIRES], now + row[LEASE_MS])
         end
@@ -51,9 +54,10 @@ local function mend_source(of)
         row[CLOSED_UNTIL] = now + GATE_MS_MAX
         touch_source(of)
     end
-    if known[RAMP_SINCE] then
+    if row[RAMP_SINCE] then
         local latest = closed_until and max(min(closed_until, now + GATE_MS_MAX), now) or now
-        known[RAMP_SINCE] = min(known[RAMP_SINCE], latest)
+        row[RAMP_SINCE] = min(row[RAMP_SINCE], latest)
+        touch_source(of)
     end
     restamp(known[STARTS])
     restamp(known[REQUESTS])
@@ -105,9 +109,8 @@ else
     end
 end
 flush()
-flush_asked()
 flush_sources()
-flush_flows()
+flush_all_flows()
 local done = mending[3] > #source_names
 meta[MENDING] = not done and mending
 if done then

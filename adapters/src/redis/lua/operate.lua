@@ -27,5 +27,4 @@ for block = 1, #source_names do
     end
 end
 flush_sources()
-flush_flows()
 return answer('ok')

@@ -51,10 +51,28 @@ local function places(row)
     }
 end
 
+-- Drops what stands behind `field`. A row is as long as it must be, without holes: pack takes a list of them.
+local function cut(row, field)
+    for last = #row, field + 1, -1 do
+        row[last] = nil
+    end
+end
+
+-- Gives a job room for what an attempt leaves behind.
+local function widen(row)
+    if row[JOB_ERROR] == nil then
+        row[ATTEMPTS] = 0
+        row[STALLS] = 0
+        row[BACKING_OFF] = false
+        row[HELD_UNTIL] = false
+        row[JOB_ERROR] = false
+    end
+end
+
 local NOWHERE = { false, false, false, false, false, false, false, false, true }
 
 local function decode_row(raw)
-    local row = decode(raw)
+    local row = { decode(raw) }
     if row[RUN_AT] then
         -- Stored as distances from the due time: small numbers are short.
         row[RUN_AT] = row[RUN_AT] + row[DUE_AT]
@@ -66,30 +84,18 @@ local function decode_row(raw)
 end
 
 local function encode_row(row)
-    local length = FINISHED
     local run_at, nominal = row[RUN_AT], row[NOMINAL]
-    if run_at then
-        if row[AGAIN_AT] then
-            length = AGAIN_NOMINAL
-        elseif row[WORKER] then
-            length = LEASE_MS
-        elseif row[JOB_ERROR] or row[HELD_UNTIL] or row[BACKING_OFF] or (row[STALLS] or 0) > 0 or (row[ATTEMPTS] or 0) > 0 then
-            length = JOB_ERROR
-        else
-            length = NOMINAL
-        end
-        row[RUN_AT] = run_at - row[DUE_AT]
-        if nominal then
-            row[NOMINAL] = nominal - row[DUE_AT]
-        end
+    if not run_at then
+        return pack(unpack(row))
     end
-    for field = length + 1, AGAIN_NOMINAL do
-        row[field] = nil
+    if not row[WORKER] and row[JOB_ERROR] == false and row[ATTEMPTS] == 0 and row[STALLS] == 0
+        and not row[BACKING_OFF] and not row[HELD_UNTIL] then
+        cut(row, NOMINAL)
     end
-    for field = 1, length do
-        row[field] = row[field] or false
-    end
-    local raw = pack(row)
+    local due_at = row[DUE_AT]
+    row[RUN_AT] = run_at - due_at
+    row[NOMINAL] = nominal and nominal - due_at
+    local raw = pack(unpack(row))
     row[RUN_AT], row[NOMINAL] = run_at, nominal
     return raw
 end
@@ -118,6 +124,20 @@ local function load(block, names)
         end
     end
     return known
+end
+
+-- Reads the rows of many jobs of any blocks; each job is a list, with its block and its name at these places.
+local function load_all(jobs, block_at, name_at)
+    local names_of = {}
+    for i = 1, #jobs do
+        local block = jobs[i][block_at]
+        local names = names_of[block] or {}
+        names_of[block] = names
+        names[#names + 1] = jobs[i][name_at]
+    end
+    for block, names in pairs(names_of) do
+        load(block, names)
+    end
 end
 
 local function load_one(block, name)
@@ -217,11 +237,11 @@ local function flush_block(block)
             end
             if old[1] ~= new[1] or old[2] ~= new[2] then
                 if new[1] == 0 then
-                    lane_set[#lane_set + 1] = new[2]
+                    lane_set[#lane_set + 1] = text(new[2])
                     lane_set[#lane_set + 1] = name
                     first = min(first, new[2])
                 elseif new[1] == 1 then
-                    now_set[#now_set + 1] = new[2]
+                    now_set[#now_set + 1] = text(new[2])
                     now_set[#now_set + 1] = name
                     first_now = min(first_now, new[2])
                 end
@@ -233,7 +253,7 @@ local function flush_block(block)
             end
             if old[3] ~= new[3] then
                 if new[3] then
-                    due_set[#due_set + 1] = new[3]
+                    due_set[#due_set + 1] = text(new[3])
                     due_set[#due_set + 1] = name
                 else
                     due_gone[#due_gone + 1] = name
@@ -241,7 +261,7 @@ local function flush_block(block)
             end
             if old[4] ~= new[4] then
                 if new[4] then
-                    success_set[#success_set + 1] = new[4]
+                    success_set[#success_set + 1] = text(new[4])
                     success_set[#success_set + 1] = name
                 else
                     success_gone[#success_gone + 1] = name
@@ -249,7 +269,7 @@ local function flush_block(block)
             end
             if old[5] ~= new[5] then
                 if new[5] then
-                    lease_set[#lease_set + 1] = new[5]
+                    lease_set[#lease_set + 1] = text(new[5])
                     lease_set[#lease_set + 1] = lease_member(block, name)
                 else
                     lease_gone[#lease_gone + 1] = lease_member(block, name)
@@ -270,7 +290,7 @@ local function flush_block(block)
             end
             if old[8] ~= new[8] then
                 if new[8] then
-                    held_set[#held_set + 1] = new[8]
+                    held_set[#held_set + 1] = text(new[8])
                     held_set[#held_set + 1] = name
                 else
                     held_gone[#held_gone + 1] = name
@@ -287,7 +307,7 @@ local function flush_block(block)
         call_with('ZREM', key(block, LANE), lane_gone)
         call_with('ZADD', LEASES, lease_set)
         call_with('ZREM', LEASES, lease_gone)
-        if first < huge and tonumber(call('ZRANGE', key(block, LANE), 0, 0, 'WITHSCORES')[2]) >= first then
+        if first < huge and tonumber(call('ZRANGE', key(block, LANE), '0', '0', 'WITHSCORES')[2]) >= first then
             calls_others = true
         end
         if block > 0 then
@@ -304,7 +324,7 @@ local function flush_block(block)
             if never ~= 0 then
                 call('HINCRBY', NEVER_SYNCED, source_names[block], never)
             end
-            if first_now < huge and tonumber(call('ZRANGE', key(block, LANE_NOW), 0, 0, 'WITHSCORES')[2]) >= first_now then
+            if first_now < huge and tonumber(call('ZRANGE', key(block, LANE_NOW), '0', '0', 'WITHSCORES')[2]) >= first_now then
                 calls_others = true
             end
         end
@@ -341,9 +361,7 @@ local function is_live(row, token)
 end
 
 local function drop_job(block, name, row)
-    for field = RUN_AT, AGAIN_NOMINAL do
-        row[field] = nil
-    end
+    cut(row, FINISHED)
     if block == 0 then
         drop_cursor(block, name)
     end
@@ -382,7 +400,5 @@ local function take_again(row)
         row[RUN_AT], row[PRIORITY], row[NOMINAL] =
             join(row[RUN_AT], row[PRIORITY], row[NOMINAL], row[AGAIN_AT], row[AGAIN_PRIORITY], row[AGAIN_NOMINAL])
     end
-    for field = WORKER, AGAIN_NOMINAL do
-        row[field] = nil
-    end
+    cut(row, JOB_ERROR)
 end

@@ -3,6 +3,8 @@
 local JOBS_COUNT, JOBS_MS, PROJECT_COUNT, PROJECT_MS, USER_COUNT, USER_MS = 1, 2, 3, 4, 5, 6
 local KEEP_COMPLETED, KEEP_FAILED, STALLS_MAX, DEFINED, PAUSED, CLOSED_UNTIL, CLOSED_WHY, LIMITED_IN_A_ROW =
     7, 8, 9, 10, 11, 12, 13, 14
+-- Since when a source that was closed opens again, step by step, and how many jobs have started since.
+local RAMP_SINCE, RAMP_STARTS = 15, 16
 
 local sources, sources_touched = {}, {}
 
@@ -20,6 +22,12 @@ end
 local function touch_source(block)
     sources_touched[block] = true
     changed = true
+end
+
+local function start_ramp(block, since)
+    local row = source(block)
+    row[RAMP_SINCE], row[RAMP_STARTS] = since, 0
+    touch_source(block)
 end
 
 local function flush_sources()

@@ -17,6 +17,7 @@ for block = 0, #source_names do
         count_lane(key(block, LANE_NOW))
         local row, in_window = source(block), 0
         if row[JOBS_COUNT] then
+            make_flows()
             in_window = row[JOBS_COUNT] - available(flow(block)[STARTS], row[JOBS_COUNT], row[JOBS_MS])
         end
         local users = call('HLEN', key(block, ROWS))

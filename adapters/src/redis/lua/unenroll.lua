@@ -1,5 +1,6 @@
 -- Users cease to be synced: waiting jobs go, active ones lose their lease, the cursor is forgotten.
 
+make_flows()
 local names = arguments[2]
 local known, count = load(1, names), 0
 for i = 1, #names do
@@ -10,5 +11,5 @@ for i = 1, #names do
     end
 end
 flush()
-flush_asked()
+flush_all_flows()
 return answer('ok', count)

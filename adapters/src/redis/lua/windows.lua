@@ -1,8 +1,11 @@
 -- The sliding windows of core's policy/limit.rs, by the same rules. A window is a flat list: the last millisecond in
 -- which the starts of a bucket may have happened, their count, and so on, oldest first. Questions change nothing.
 
+--
+-- To make a function costs, and a source without limits needs none of these: they are made when first needed.
+
 local available, opens_at, record, restamp
-do
+local function make_windows()
     local EXACT_COUNT_MAX, SLOTS, BUCKETS_MAX, LIMIT_WINDOW_MS_MAX = 64, 64, 82, 86400000
 
     local function used(window, window_ms)
