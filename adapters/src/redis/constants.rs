@@ -17,7 +17,7 @@ pub(super) fn put_in_place(text: &str) -> String {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let mut statement = line.to_owned();
-        if line.starts_with(|first: char| first == ' ' || first == 'l') && line.ends_with('=') {
+        if line.starts_with([' ', 'l']) && line.ends_with('=') {
             // The values stand on the next line.
             statement.push_str(lines.next().unwrap_or_default());
         }
