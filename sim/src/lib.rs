@@ -10,3 +10,5 @@ pub mod google;
 pub mod http;
 pub mod neo4j;
 pub mod oracle;
+pub mod graph;
+pub mod plan;
