@@ -7,8 +7,12 @@
 //! what the user's calendar says.
 
 pub mod google;
+pub mod graph;
 pub mod http;
+pub mod invariants;
+pub mod marks;
 pub mod neo4j;
 pub mod oracle;
-pub mod graph;
 pub mod plan;
+pub mod report;
+pub mod world;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Queue;
 use super::index::Index;
+use super::state::JobKey;
 
 /// One row that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,12 @@ impl Queue {
         self.jobs.visit_changes(sink);
         self.completed.visit_changes(sink);
         self.failed.visit_changes(sink);
+    }
+
+    /// Whether this job waits, is delayed or is leased.
+    #[must_use]
+    pub fn is_outstanding(&self, key: &JobKey) -> bool {
+        self.jobs.contains(key)
     }
 
     /// How many rows each table has: what the memory of the queue is made of.

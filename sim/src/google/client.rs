@@ -38,6 +38,8 @@ struct Access {
 /// One process's way to Google: its kept access tokens.
 #[derive(Clone, Debug, Default)]
 pub struct GoogleClient {
+    /// The process's clock minus Google's, in milliseconds: by it dates in `Retry-After` are read.
+    pub clock_ms: i64,
     tokens: BTreeMap<u32, Access>,
 }
 
@@ -183,7 +185,7 @@ impl GoogleClient {
         if answer.status != 200 {
             let retry_after_ms = answer
                 .header("retry-after")
-                .and_then(|header| retry_after_ms(header, now));
+                .and_then(|header| retry_after_ms(header, self.local(now)));
             let failure = classify(answer.status, retry_after_ms, &answer.body);
             if failure.kind == FailureKind::Unauthorized {
                 self.tokens.remove(&user);
@@ -235,7 +237,7 @@ impl GoogleClient {
             return Ok(access);
         }
         let life_ms = life_ms(google);
-        match ask_for_token(google, now, user) {
+        match ask_for_token(google, now, self.local(now), user) {
             Ok(()) => Ok(self.keep(google, now, user)),
             Err(failure) => {
                 let may_pass = matches!(
@@ -255,6 +257,10 @@ impl GoogleClient {
                 Ok(access)
             }
         }
+    }
+
+    fn local(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_ms(now.as_ms().saturating_add(self.clock_ms))
     }
 
     fn keep(&mut self, google: &GoogleEmulator, now: Timestamp, user: u32) -> Access {
@@ -296,7 +302,12 @@ struct Granted {
     access_token: String,
 }
 
-fn ask_for_token(google: &mut GoogleEmulator, now: Timestamp, user: u32) -> Result<(), Failure> {
+fn ask_for_token(
+    google: &mut GoogleEmulator,
+    now: Timestamp,
+    local: Timestamp,
+    user: u32,
+) -> Result<(), Failure> {
     let token = refresh_token(google.settings.seed, user);
     let (id, secret) = match &google.settings.client {
         Some(client) => (client.id.clone(), client.secret.clone()),
@@ -320,7 +331,7 @@ fn ask_for_token(google: &mut GoogleEmulator, now: Timestamp, user: u32) -> Resu
         (_, status) => {
             let retry_after_ms = answer
                 .header("retry-after")
-                .and_then(|header| retry_after_ms(header, now));
+                .and_then(|header| retry_after_ms(header, local));
             Err(classify_token(status, retry_after_ms, &answer.body))
         }
     }

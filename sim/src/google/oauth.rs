@@ -86,7 +86,13 @@ impl Grants {
     }
 
     /// Whether a token of `user` that was issued then is good.
-    pub(crate) fn is_good(&self, settings: &GoogleSettings, now: Timestamp, user: u32, issued: Timestamp) -> bool {
+    pub(crate) fn is_good(
+        &self,
+        settings: &GoogleSettings,
+        now: Timestamp,
+        user: u32,
+        issued: Timestamp,
+    ) -> bool {
         let grant = self.users.get(&user).copied().unwrap_or_default();
         let life_ms = u64::from(settings.access_token_life_s) * SECOND_MS;
         !grant.revoked

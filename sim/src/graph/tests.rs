@@ -181,10 +181,24 @@ fn the_value_and_the_emulated_server_agree_on_random_writes() {
             let mine: Vec<_> = snapshot
                 .events
                 .into_iter()
-                .map(|event| (event.row.id, event.row.version, event.generation, event.row.name))
+                .map(|event| {
+                    (
+                        event.row.id,
+                        event.row.version,
+                        event.generation,
+                        event.row.name,
+                    )
+                })
                 .collect();
-            assert_eq!(mine, events(&server), "round {round}, step {step}: {write:?}");
+            assert_eq!(
+                mine,
+                events(&server),
+                "round {round}, step {step}: {write:?}"
+            );
         }
     }
-    assert!(fenced > 100 && deleted > 100 && upserted > 500, "{fenced} {deleted} {upserted}");
+    assert!(
+        fenced > 100 && deleted > 100 && upserted > 500,
+        "{fenced} {deleted} {upserted}"
+    );
 }

@@ -239,7 +239,10 @@ impl Plan {
             ));
         }
         if size.users == 0 || size.users > USERS_MAX {
-            return Err(format!("size.users is {}; give 1 to {USERS_MAX}", size.users));
+            return Err(format!(
+                "size.users is {}; give 1 to {USERS_MAX}",
+                size.users
+            ));
         }
         if self.faults.len() > FAULTS_MAX {
             return Err(format!("more than {FAULTS_MAX} faults"));

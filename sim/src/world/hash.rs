@@ -60,7 +60,12 @@ impl StateHasher {
 }
 
 impl ChangeSink for StateHasher {
-    fn change<K: Serialize, V: Serialize>(&mut self, table: &'static str, key: &K, row: Option<&V>) {
+    fn change<K: Serialize, V: Serialize>(
+        &mut self,
+        table: &'static str,
+        key: &K,
+        row: Option<&V>,
+    ) {
         self.word(table.len() as u64);
         self.value_of(key);
         match row {
@@ -149,12 +154,21 @@ impl ser::Serializer for &mut StateHasher {
         Ok(())
     }
 
-    fn serialize_unit_variant(self, _: &'static str, index: u32, _: &'static str) -> Result<(), HashError> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+    ) -> Result<(), HashError> {
         self.word(u64::from(index));
         Ok(())
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), HashError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), HashError> {
         value.serialize(self)
     }
 
@@ -182,7 +196,13 @@ impl ser::Serializer for &mut StateHasher {
         Ok(self)
     }
 
-    fn serialize_tuple_variant(self, _: &'static str, index: u32, _: &'static str, _: usize) -> Result<Self, HashError> {
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self, HashError> {
         self.word(u64::from(index));
         Ok(self)
     }
@@ -196,7 +216,13 @@ impl ser::Serializer for &mut StateHasher {
         Ok(self)
     }
 
-    fn serialize_struct_variant(self, _: &'static str, index: u32, _: &'static str, _: usize) -> Result<Self, HashError> {
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self, HashError> {
         self.word(u64::from(index));
         Ok(self)
     }
