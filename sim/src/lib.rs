@@ -15,4 +15,5 @@ pub mod neo4j;
 pub mod oracle;
 pub mod plan;
 pub mod report;
+pub mod scenario;
 pub mod world;

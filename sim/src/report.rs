@@ -148,3 +148,14 @@ impl Report {
         })
     }
 }
+
+/// Two runs of one plan differed.
+#[must_use]
+pub fn differs(report: &Report, detail: String) -> Failed {
+    Failed {
+        class: FailureClass::Nondeterminism,
+        violation: Violation::new(crate::invariants::Invariant::SameHash, detail),
+        at: Timestamp::EPOCH,
+        event: report.tally.events,
+    }
+}

@@ -1,7 +1,7 @@
 //! What a fault does to the world when it begins and when it ends. What it does while it lasts is in `weather.rs`.
 
 use kalends_core::queue::command::{BATCH_MAX, Command, NewJob, Priority};
-use kalends_core::time::{MINUTE_MS, SECOND_MS};
+use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 
 use super::event::Event;
 use super::trace::Moment;
@@ -210,7 +210,7 @@ impl World<'_> {
     fn change_clock(
         &mut self,
         process: u32,
-        change: impl FnOnce(&mut super::clock::LocalClock, kalends_core::time::Timestamp),
+        change: impl FnOnce(&mut super::clock::LocalClock, Timestamp),
     ) {
         change(&mut self.processes[process as usize].clock, self.now);
         self.timeout(process);
@@ -294,6 +294,8 @@ impl World<'_> {
 
     fn grow(&mut self, user: u32, events: u32) {
         let user = self.users[user as usize].clone();
+        // Google keeps no fractions of a minute where people plan.
+        let base = Timestamp::from_ms(self.now.as_ms() / 60_000 * 60_000);
         for number in 0..events {
             let draft = EventDraft {
                 summary: Some(format!("One of many, {number}")),
