@@ -12,6 +12,7 @@ pub const NAMES: [(&str, &str); MARKS] = [
         "process-crashed-with-leases",
         "a process was killed while it held leases",
     ),
+    ("process-paused", "a process was stopped for a while"),
     (
         "process-paused-past-lease",
         "a process slept longer than its lease and woke",
@@ -144,7 +145,7 @@ pub const NAMES: [(&str, &str); MARKS] = [
 ];
 
 /// How many there are.
-pub const MARKS: usize = 74;
+pub const MARKS: usize = 75;
 
 /// How often each mark was met.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -300,7 +300,7 @@ impl World<'_> {
             let draft = EventDraft {
                 summary: Some(format!("One of many, {number}")),
                 start: DraftStart::At {
-                    at: self.now.plus_ms(u64::from(number) * MINUTE_MS),
+                    at: base.plus_ms(u64::from(number) * MINUTE_MS),
                     zone: "UTC".to_owned(),
                 },
                 length_minutes: 30,

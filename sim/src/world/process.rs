@@ -236,7 +236,7 @@ impl World<'_> {
         let process = &mut self.processes[index as usize];
         if process.machine.is_some() && process.paused_at.is_none() {
             process.paused_at = Some(self.now);
-            self.marks.mark_if(true, "process-paused");
+            self.marks.mark("process-paused");
         }
     }
 
