@@ -170,6 +170,11 @@ impl Queue {
         if row.paused.is_some() || row.gate_until.is_some_and(|until| until > now) {
             return;
         }
+        // Most claims of an idle fleet end here, without a look at the limits.
+        let index = self.index.sources.get(source);
+        if claim.slots == 0 || index.is_none_or(|index| index.lane.first_waiting(now).is_none()) {
+            return;
+        }
         let settings = row.settings.clone();
         let mut flow = self.flow(source);
         let mut room = flow.room(now, &settings);

@@ -180,7 +180,8 @@ impl GoogleClient {
         let mut answer = self.send(google, now, user, request)?;
         if new_token_may_help(answer.status) {
             self.tokens.remove(&user);
-            answer = self.send(google, now, user, request)?;
+            // A round trip lies between: a token of the very moment in which the old ones ended would end with them.
+            answer = self.send(google, now.plus_ms(1), user, request)?;
         }
         if answer.status != 200 {
             let retry_after_ms = answer

@@ -181,6 +181,14 @@ impl Leases {
         }
     }
 
+    /// The lease of a job that is held has this token.
+    pub fn name(&mut self, job: JobNumber, token: u64) {
+        if self.held[job].token != 0 {
+            self.held[job].token = token;
+        }
+        self.last_token = self.last_token.max(token);
+    }
+
     /// How many leases are held.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -91,12 +91,33 @@ impl StoreLedger {
         queue: &mut Queue,
     ) -> Verdict {
         self.last = Effects::default();
-        if self.clock_was_wrong {
-            self.clock_was_wrong = false;
+        let was_wrong = std::mem::take(&mut self.clock_was_wrong);
+        if was_wrong {
             self.starts.restamp(now);
+        }
+        let verdict = self.observe_by(true_now, now, seen, reply, queue);
+        if was_wrong {
             self.take_over(now, queue);
+            if let Reply::Claimed { leases, .. } = reply {
+                for lease in leases {
+                    let job = job_number(&lease.lease.key, self.users);
+                    self.begun_at[job] = true_now;
+                    self.leases.name(job, lease.lease.token.0);
+                }
+            }
             return Ok(());
         }
+        verdict
+    }
+
+    fn observe_by(
+        &mut self,
+        true_now: Timestamp,
+        now: Timestamp,
+        seen: Seen,
+        reply: &Reply,
+        queue: &mut Queue,
+    ) -> Verdict {
         match (seen, reply) {
             (
                 Seen::Claim(_),
@@ -269,7 +290,7 @@ impl StoreLedger {
         kind: EndKind,
         reply: &Reply,
     ) -> Verdict {
-        self.leases.ended(now, lease)?;
+        let verdict = self.leases.ended(now, lease);
         let job = lease.job;
         let gate_until = match reply {
             Reply::GateClosed { until } => Some(*until),
@@ -290,7 +311,7 @@ impl StoreLedger {
             self.last.synced = u32::try_from(job).ok();
             self.last.gap_ms = (before != NEVER).then(|| begun_at.since_ms(before));
         }
-        Ok(())
+        verdict
     }
 
     fn enqueued(

@@ -45,10 +45,8 @@ pub(crate) enum Event {
         process: u32,
         incarnation: u32,
     },
-    /// A command of an operator; sent again until the store takes it.
-    Operator {
-        command: Command,
-    },
+    /// Operators try again what the store did not take.
+    Operator,
     FaultBegins {
         index: u32,
     },
@@ -90,7 +88,7 @@ impl Event {
             Event::ToGraph { from, .. } => ("to-graph", 0x300 | from.id.0 << 16),
             Event::Back { to, .. } => ("back", 0x400 | to.id.0 << 16),
             Event::Call { process, .. } => ("call", 0x500 | u64::from(*process) << 16),
-            Event::Operator { .. } => ("operator", 0x600),
+            Event::Operator => ("operator", 0x600),
             Event::FaultBegins { index } => ("fault-begins", 0x700 | u64::from(*index) << 16),
             Event::FaultEnds { index } => ("fault-ends", 0x800 | u64::from(*index) << 16),
             Event::Start { process } => ("start", 0x900 | u64::from(*process) << 16),

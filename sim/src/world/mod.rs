@@ -24,10 +24,12 @@ mod store;
 pub mod trace;
 mod weather;
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kalends_core::id::{ScheduleName, UserId};
 use kalends_core::node::io::Input;
+use kalends_core::queue::command::Command;
 use kalends_core::rng::{KalendsRng, Rng, substream, uniform};
 use kalends_core::time::{DAY_MS, Timestamp};
 
@@ -124,6 +126,8 @@ struct World<'a> {
     grants: Vec<u64>,
     /// The first so many users are enrolled.
     enrolled: usize,
+    /// What operators want and the store did not take yet.
+    operators: VecDeque<Command>,
     active: Vec<bool>,
     weather: Weather,
     /// The last fault ended, or something like it happened.
@@ -175,6 +179,7 @@ impl<'a> World<'a> {
             users: (0..size.users).map(user_id).collect(),
             grants: vec![1; users],
             enrolled: users - late,
+            operators: VecDeque::new(),
             active: vec![false; plan.faults.len()],
             weather: Weather::default(),
             quiet_since: start,
@@ -266,7 +271,7 @@ impl<'a> World<'a> {
                     self.called(process, incarnation);
                 }
             }
-            Event::Operator { command } => self.operate(command),
+            Event::Operator => self.operate_on(),
             Event::FaultBegins { index } => self.fault_begins(index),
             Event::FaultEnds { index } => self.fault_ends(index),
             Event::Start { process } => self.start_soon(process),

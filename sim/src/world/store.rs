@@ -132,14 +132,24 @@ impl World<'_> {
         self.heap.push(at, Event::Back { to, result });
     }
 
-    /// An operator's command: applied now, or as soon as the store takes it.
+    /// An operator's command: applied now, or as soon as the store takes it, in the order in which they were given.
     pub(super) fn operate(&mut self, command: Command) {
+        self.operators.push_back(command);
+        if self.operators.len() == 1 {
+            self.operate_on();
+        }
+    }
+
+    /// The operators try again.
+    pub(super) fn operate_on(&mut self) {
         if self.weather.store.is_some() {
             let at = self.now.plus_ms(OPERATOR_RETRY_MS);
-            self.heap.push(at, Event::Operator { command });
+            self.heap.push(at, Event::Operator);
             return;
         }
-        self.apply(None, command);
+        while let Some(command) = self.operators.pop_front() {
+            self.apply(None, command);
+        }
     }
 
     /// Applies a command; every ledger looks on.
