@@ -176,8 +176,10 @@ impl Queue {
             return;
         }
         let settings = row.settings.clone();
-        let mut flow = self.flow(source);
-        let mut room = flow.room(now, &settings);
+        let mut room = match self.flows.get(source) {
+            Some(flow) => flow.room(now, &settings),
+            None => FlowRow::new().room(now, &settings),
+        };
         let mut held = 0;
         let mut started = 0;
         while claim.slots > 0 && room > 0 && held < HELD_BATCH_MAX {
@@ -202,8 +204,11 @@ impl Queue {
             started += 1;
         }
         if started > 0 {
-            flow.record_starts(now, &settings, started);
-            self.flows.insert(source, flow);
+            if !self.flows.contains(source) {
+                self.flows.insert(source, FlowRow::new());
+            }
+            self.flows
+                .edit(source, |flow| flow.record_starts(now, &settings, started));
         }
     }
 

@@ -44,6 +44,12 @@ impl Jobs {
         self.enrolled[job] && !self.parked[job]
     }
 
+    /// Whether a user is enrolled.
+    #[must_use]
+    pub fn is_enrolled(&self, job: JobNumber) -> bool {
+        self.enrolled[job]
+    }
+
     /// A user was enrolled.
     pub fn enrolled(&mut self, job: JobNumber) {
         self.enrolled[job] = true;

@@ -171,6 +171,11 @@ impl Leases {
         )))
     }
 
+    /// A lease was taken away, as its user has given a new grant.
+    pub fn taken_away(&mut self, job: JobNumber) {
+        self.forget(job);
+    }
+
     /// Takes over what the queue says, after a clock that was wrong.
     pub fn take_over(&mut self, active: &[(JobNumber, Timestamp)]) {
         let nobody = vec![Held::default(); self.held.len()];

@@ -86,8 +86,8 @@ pub enum Seen {
     Resume,
     /// Users are enrolled.
     Enroll(Vec<JobNumber>),
-    /// Users are connected again.
-    Connect,
+    /// Users are connected, by these grants.
+    Connect(Vec<(JobNumber, u64)>),
     /// Something that changes jobs in ways that only the queue knows.
     Reshuffle,
     /// Nothing that a ledger minds.
@@ -164,7 +164,15 @@ impl Seen {
                     .map(|user| user_number(user).expect("a user of the emulator") as usize)
                     .collect(),
             ),
-            Command::Connect { .. } => Seen::Connect,
+            Command::Connect { grants, .. } => Seen::Connect(
+                grants
+                    .iter()
+                    .map(|(user, grant)| {
+                        let number = user_number(user).expect("a user of the emulator");
+                        (number as usize, *grant)
+                    })
+                    .collect(),
+            ),
             Command::RetryFailed { .. }
             | Command::Remove { .. }
             | Command::Unenroll { .. }

@@ -39,6 +39,8 @@ pub struct StoreLedger {
     fresh_from: Timestamp,
     /// The store's clock stepped back: the next command settles what that means.
     clock_was_wrong: bool,
+    /// The grant by which each user is connected.
+    grants: Vec<Option<u64>>,
     /// What the last observed command did, for marks and reports.
     pub last: Effects,
 }
@@ -74,6 +76,7 @@ impl StoreLedger {
             fresh: 0,
             fresh_from: Timestamp::MAX,
             clock_was_wrong: false,
+            grants: vec![None; users],
             last: Effects::default(),
         }
     }
@@ -220,7 +223,10 @@ impl StoreLedger {
                 users.iter().for_each(|user| self.jobs.enrolled(*user));
                 Ok(())
             }
-            (Seen::Connect, Reply::Enrolled { users, .. }) => {
+            (Seen::Connect(grants), Reply::Enrolled { users, .. }) => {
+                for (job, grant) in grants {
+                    self.connected(job, grant);
+                }
                 let unparked = users.iter().filter_map(user_number);
                 unparked.for_each(|user| self.jobs.parked(user as usize, false));
                 Ok(())
@@ -335,6 +341,18 @@ impl StoreLedger {
             expected[place] += 1;
         }
         self.jobs.enqueued(expected, told)
+    }
+
+    /// A user is connected by this grant; what runs under another one goes back.
+    fn connected(&mut self, job: JobNumber, grant: u64) {
+        if !self.jobs.is_enrolled(job) || self.grants[job] == Some(grant) {
+            return;
+        }
+        self.grants[job] = Some(grant);
+        if self.leases.is_held(job) {
+            self.leases.taken_away(job);
+            self.waits.ended(job, EndKind::Released(None), None);
+        }
     }
 
     /// Somebody wishes for a job; whether it is a new one.

@@ -224,7 +224,7 @@ impl World<'_> {
     }
 
     /// The user gives a new grant.
-    fn connect_again(&mut self, user: u32) {
+    pub(super) fn connect_again(&mut self, user: u32) {
         let name = self.users[user as usize].clone();
         let now = self.now;
         self.google

@@ -8,6 +8,7 @@ use super::{AUDIT_EVERY_MS, Phase, World};
 use crate::invariants::{Invariant, Violation, memory};
 use crate::oracle;
 use crate::plan::bound::heal_bound_ms;
+use crate::plan::{FaultKind, Mishap};
 
 /// How often it is looked whether everybody is fresh, in milliseconds.
 const CHECK_EVERY_MS: u64 = 20_000;
@@ -86,12 +87,32 @@ impl World<'_> {
         for process in 0..self.plan.size.processes {
             self.start(process);
         }
+        self.connect_the_wronged();
         self.ledger.count_fresh_from(self.now);
         let until = self.now.plus_ms(heal_bound_ms(self.plan));
         self.phase = Phase::Healing { until };
         self.heap
             .push(self.now.plus_ms(CHECK_EVERY_MS), Event::Check);
         self.tell(&Moment::Healed);
+    }
+
+    /// Who was parked because Google refused good tokens again and again connects again, as only that user can. Where
+    /// Google did no such thing, a parked user whose grant is good is a failure.
+    fn connect_the_wronged(&mut self) {
+        let wronged = self.plan.faults.iter().any(|fault| {
+            matches!(
+                fault.kind,
+                FaultKind::GoogleMishap {
+                    mishap: Mishap::Unauthorized | Mishap::AccessTokenExpires,
+                    ..
+                }
+            )
+        });
+        for user in (0..self.plan.size.users).filter(|_| wronged) {
+            if !self.ledger.accepts(user as usize) {
+                self.connect_again(user);
+            }
+        }
     }
 
     /// Is everybody fresh, or everything over?

@@ -205,7 +205,7 @@ impl World<'_> {
             ) => marks.mark("commit-refused"),
             (_, Reply::AlreadyFired { .. }) => marks.mark("tick-already-fired"),
             (_, Reply::Enqueued { coalesced, .. }) if *coalesced > 0 => marks.mark("job-coalesced"),
-            (Seen::Connect, Reply::Enrolled { users, .. }) if !users.is_empty() => {
+            (Seen::Connect(_), Reply::Enrolled { users, .. }) if !users.is_empty() => {
                 marks.mark("user-unparked")
             }
             (Seen::Claim(_), Reply::Claimed { leases, .. }) => {
