@@ -9,7 +9,7 @@ use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Timestamp};
 
 use super::fault::{FAMILIES, Family, Fault, FaultKind, MISHAPS, OutageKind};
-use super::{Plan, schedule};
+use super::{Plan, Span, schedule};
 
 /// Faults of one family in one plan, at the most.
 const FAULTS_A_FAMILY_MAX: u64 = 5;
@@ -40,6 +40,11 @@ impl Plan {
         plan.policy.page_size = [250, 250, 250, 5][below(&mut climate, 4)];
         if one_in(&mut climate, 8) {
             plan.climate.google_quota = Some((20, 60));
+        }
+        if one_in(&mut climate, 4) {
+            // Jobs that take long are those which a pause, a stop or a lost lease finds at work.
+            plan.climate.google = Span::new(500, 25_000);
+            plan.climate.graph = Span::new(100, 5_000);
         }
         for family in FAMILIES {
             let mut rng = substream(seed, &format!("plan/{}", family.name()));

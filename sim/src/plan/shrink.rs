@@ -87,8 +87,9 @@ impl Shrinker {
             }
         }
         // Whatever came before the first fault was ordinary.
-        let first_ms = self.best.faults.first().map_or(0, |fault| fault.at_ms);
-        for back_ms in [first_ms, first_ms / 2] {
+        for divisor in [1, 2] {
+            let firsts = self.best.faults.iter().map(|fault| fault.at_ms);
+            let back_ms = firsts.min().unwrap_or(0) / divisor;
             let mut candidate = self.best.clone();
             for fault in &mut candidate.faults {
                 fault.at_ms -= back_ms;

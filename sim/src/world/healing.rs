@@ -34,7 +34,7 @@ impl World<'_> {
                 .push(self.now.plus_ms(AUDIT_EVERY_MS), Event::Audit);
         }
         self.look_for_wakers();
-        if since_start_ms % HOUR_MS == 0 {
+        if since_start_ms.is_multiple_of(HOUR_MS) {
             self.audit_the_store();
         }
     }

@@ -218,13 +218,13 @@ impl<'a> World<'a> {
         let end = start.plus_ms(plan.size.duration_ms);
         self.heap.push(end, Event::Heal);
         let zone = &plan.policy.schedule;
-        let day = zone.next_after(start).map(|_| start.plus_ms(DAY_MS));
         let noon = |at: Timestamp| {
             crate::plan::schedule("0 12 * * *", &zone.time_zone.to_string()).next_after(at)
         };
-        if let (Some(first), Some(second)) = (noon(start), day.and_then(noon)) {
-            self.marks
-                .mark_if(second.since_ms(first) != DAY_MS, "change-of-clocks");
+        let before = noon(start.minus_ms(DAY_MS));
+        if let (Some(before), Some(after)) = (before, noon(start.plus_ms(DAY_MS))) {
+            let changes = after.since_ms(before) != 2 * DAY_MS;
+            self.marks.mark_if(changes, "change-of-clocks");
         }
     }
 
@@ -350,7 +350,7 @@ impl<'a> World<'a> {
     fn draw_span(&mut self, span: Span) -> u64 {
         let range = u64::from(span.max_ms - span.min_ms) + 1;
         let drawn = self.network_rng.next_u64() >> 32;
-        u64::from(span.min_ms) + (drawn * range >> 32)
+        u64::from(span.min_ms) + ((drawn * range) >> 32)
     }
 
     /// One way to or from the store, in milliseconds.
@@ -384,8 +384,8 @@ impl<'a> World<'a> {
 
     fn plan_change(&mut self) {
         let changes = u64::from(self.plan.climate.changes_a_day);
-        if changes > 0 {
-            let wait_ms = self.draw("load", 2 * DAY_MS / changes);
+        if let Some(mean_ms) = DAY_MS.checked_div(changes) {
+            let wait_ms = self.draw("load", 2 * mean_ms);
             self.heap.push(self.now.plus_ms(wait_ms), Event::Change);
         }
     }
