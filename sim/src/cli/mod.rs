@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use kalends_core::policy::limit::LIMIT_COUNT_MAX;
 use kalends_core::time::HOUR_MS;
 use kalends_sim::plan::Plan;
 use kalends_sim::scenario;
@@ -111,7 +112,7 @@ fn scale(plan: &mut Plan, users: u32) {
         &mut plan.policy.source.requests_project,
     ];
     for limit in limits.into_iter().flatten() {
-        limit.count = limit.count.saturating_mul(more);
+        limit.count = limit.count.saturating_mul(more).min(LIMIT_COUNT_MAX);
     }
     plan.policy.concurrency = plan
         .policy

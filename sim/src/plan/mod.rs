@@ -15,6 +15,7 @@ pub mod shrink;
 use kalends_core::id::SourceName;
 use kalends_core::policy::backoff::Backoff;
 use kalends_core::policy::jitter::Jitter;
+use kalends_core::policy::limit::Limit;
 use kalends_core::policy::schedule::ScheduleDefinition;
 use kalends_core::policy::spread::Spread;
 use kalends_core::queue::state::SourceSettings;
@@ -243,6 +244,16 @@ impl Plan {
                 "size.users is {}; give 1 to {USERS_MAX}",
                 size.users
             ));
+        }
+        let source = &self.policy.source;
+        for limit in [
+            &source.jobs,
+            &source.requests_project,
+            &source.requests_user,
+        ] {
+            if let Some(Err(error)) = limit.as_ref().map(Limit::validate) {
+                return Err(format!("a limit that the store refuses: {error}"));
+            }
         }
         if self.faults.len() > FAULTS_MAX {
             return Err(format!("more than {FAULTS_MAX} faults"));

@@ -148,6 +148,8 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, tracer: Option<&'a mut dyn Tracer>) -> Self {
+        plan.check()
+            .expect("only a plan that can be played is played");
         let size = &plan.size;
         let start = size.start;
         let users = size.users as usize;
