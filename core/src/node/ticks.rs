@@ -25,6 +25,8 @@ pub(super) struct TickView {
     next_at: Option<Timestamp>,
     /// Not to be tried before this, on the driver's clock.
     not_before: Timestamp,
+    /// The last question for the tick after a nominal time, and its answer: all users of one tick ask the same.
+    asked: Option<(Timestamp, Option<Timestamp>)>,
 }
 
 impl TickView {
@@ -35,6 +37,7 @@ impl TickView {
             in_flight: false,
             next_at,
             not_before: Timestamp::from_ms(i64::MIN),
+            asked: None,
         }
     }
 
@@ -42,6 +45,18 @@ impl TickView {
         if state != self.state {
             self.next_at = state.definition.next_after(state.last_tick_at);
             self.state = state;
+            self.asked = None;
+        }
+    }
+
+    fn next_after(&mut self, nominal: Timestamp) -> Option<Timestamp> {
+        match self.asked {
+            Some((asked, answer)) if asked == nominal => answer,
+            _ => {
+                let answer = self.state.definition.next_after(nominal);
+                self.asked = Some((nominal, answer));
+                answer
+            }
         }
     }
 }
@@ -92,14 +107,16 @@ impl Node {
 
     /// When a user of `source` is due after `nominal`: at the next tick after it. Measured from the nominal time, never
     /// from when the sync really ran, so that every 15 minutes means 96 a day.
-    pub(super) fn next_due(&self, source: &SourceName, nominal: Timestamp) -> Option<Timestamp> {
+    pub(super) fn next_due(
+        &mut self,
+        source: &SourceName,
+        nominal: Timestamp,
+    ) -> Option<Timestamp> {
         let views = self
             .ticks
-            .values()
+            .values_mut()
             .filter(|view| view.state.definition.source == *source);
-        views
-            .filter_map(|view| view.state.definition.next_after(nominal))
-            .min()
+        views.filter_map(|view| view.next_after(nominal)).min()
     }
 
     /// When the next tick is to be tried, on the driver's clock.

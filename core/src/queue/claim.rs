@@ -170,9 +170,16 @@ impl Queue {
         if row.paused.is_some() || row.gate_until.is_some_and(|until| until > now) {
             return;
         }
+        // Most claims of an idle fleet end here, without a look at the limits.
+        let index = self.index.sources.get(source);
+        if claim.slots == 0 || index.is_none_or(|index| index.lane.first_waiting(now).is_none()) {
+            return;
+        }
         let settings = row.settings.clone();
-        let mut flow = self.flow(source);
-        let mut room = flow.room(now, &settings);
+        let mut room = match self.flows.get(source) {
+            Some(flow) => flow.room(now, &settings),
+            None => FlowRow::new().room(now, &settings),
+        };
         let mut held = 0;
         let mut started = 0;
         while claim.slots > 0 && room > 0 && held < HELD_BATCH_MAX {
@@ -197,8 +204,11 @@ impl Queue {
             started += 1;
         }
         if started > 0 {
-            flow.record_starts(now, &settings, started);
-            self.flows.insert(source, flow);
+            if !self.flows.contains(source) {
+                self.flows.insert(source, FlowRow::new());
+            }
+            self.flows
+                .edit(source, |flow| flow.record_starts(now, &settings, started));
         }
     }
 

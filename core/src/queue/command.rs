@@ -272,7 +272,9 @@ pub enum Command {
     },
     /// Tells by which grants users are connected now. A user who was parked because the grant was gone is unparked and
     /// due at `due_at` if the grant is another one than before; the same one would only be refused again. Users who are
-    /// not enrolled are left out. Reply: [`Reply::Enrolled`] with the users that were unparked, or
+    /// not enrolled are left out. A job that is active under another grant than the new one loses its lease and waits
+    /// again, unharmed: what the old grant brought about counts for nothing.
+    /// Reply: [`Reply::Enrolled`] with the users that were unparked, or
     /// [`Refusal::UnknownSource`].
     Connect {
         /// The source.

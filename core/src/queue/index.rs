@@ -27,6 +27,43 @@ enum Place {
     },
 }
 
+impl Place {
+    fn of(row: &JobRow, user: Option<&UserState>) -> Place {
+        match &row.active {
+            Some(lease) => Place::Leased {
+                expires_at: lease.expires_at,
+                worker: lease.worker.clone(),
+                token: lease.token,
+            },
+            None => Place::Outside {
+                ready_at: ready_at(row, user),
+                priority: row.wish.priority,
+            },
+        }
+    }
+}
+
+/// All of a user that the indexes depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UserPlace {
+    due_at: Timestamp,
+    last_success_at: Option<Timestamp>,
+    parked: bool,
+    /// When this user's job may start at the earliest depends on it.
+    pub(super) gate_until: Option<Timestamp>,
+}
+
+impl UserPlace {
+    pub(super) fn of(state: &UserState) -> UserPlace {
+        UserPlace {
+            due_at: state.due_at,
+            last_success_at: state.last_success_at,
+            parked: state.parked.is_some(),
+            gate_until: state.gate_until,
+        }
+    }
+}
+
 /// What is known of a source at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceIndex {
@@ -80,7 +117,7 @@ impl Index {
             index.sources.entry(source.clone()).or_default();
         }
         for (key, row) in queue.users.iter() {
-            index.add_user(key, &row.state);
+            index.add_user(key, UserPlace::of(&row.state));
         }
         for (key, row) in queue.jobs.iter() {
             index.add_job(key, row, queue.user_of(key));
@@ -115,73 +152,91 @@ impl Index {
     }
 
     pub(super) fn add_job(&mut self, key: &JobKey, row: &JobRow, user: Option<&UserState>) {
-        let place = match &row.active {
-            Some(lease) => {
-                self.expiry.insert((lease.expires_at, key.clone()));
-                let held = self.workers.entry(lease.worker.clone()).or_default();
-                held.insert(lease.token, key.clone());
-                Place::Leased {
-                    expires_at: lease.expires_at,
-                    worker: lease.worker.clone(),
-                    token: lease.token,
-                }
-            }
-            None => {
-                let ready_at = ready_at(row, user);
-                let priority = row.wish.priority;
-                let lane = self.lane_mut(key);
-                lane.insert(priority, (ready_at, key.clone()));
-                Place::Outside { ready_at, priority }
-            }
-        };
+        let place = Place::of(row, user);
+        self.stand(key, &place);
         let former = self.places.insert(key.clone(), place);
         assert!(former.is_none(), "{key} stood in the indexes already");
     }
 
-    /// Takes the job out, if it is in.
-    pub(super) fn remove_job(&mut self, key: &JobKey) {
-        match self.places.remove(key) {
-            None => {}
-            Some(Place::Leased {
+    /// The job, which is in, has changed; most changes leave it where it stands.
+    pub(super) fn move_job(&mut self, key: &JobKey, row: &JobRow, user: Option<&UserState>) {
+        let place = Place::of(row, user);
+        let standing = self.places.get_mut(key).expect("the job is in");
+        if *standing == place {
+            return;
+        }
+        let former = std::mem::replace(standing, place.clone());
+        self.leave(key, &former);
+        self.stand(key, &place);
+    }
+
+    fn stand(&mut self, key: &JobKey, place: &Place) {
+        match place {
+            Place::Leased {
                 expires_at,
                 worker,
                 token,
-            }) => {
-                self.expiry.remove(&(expires_at, key.clone()));
-                let held = self
-                    .workers
-                    .get_mut(&worker)
-                    .expect("a lease has its worker");
-                held.remove(&token);
-                if held.is_empty() {
-                    self.workers.remove(&worker);
-                }
+            } => {
+                self.expiry.insert((*expires_at, key.clone()));
+                let held = self.workers.entry(worker.clone()).or_default();
+                held.insert(*token, key.clone());
             }
-            Some(Place::Outside { ready_at, priority }) => {
+            Place::Outside { ready_at, priority } => {
                 let lane = self.lane_mut(key);
-                lane.remove(priority, &(ready_at, key.clone()));
+                lane.insert(*priority, (*ready_at, key.clone()));
             }
         }
     }
 
-    pub(super) fn add_user(&mut self, (source, user): &UserKey, state: &UserState) {
+    fn leave(&mut self, key: &JobKey, place: &Place) {
+        match place {
+            Place::Leased {
+                expires_at,
+                worker,
+                token,
+            } => {
+                self.expiry.remove(&(*expires_at, key.clone()));
+                let held = self
+                    .workers
+                    .get_mut(worker)
+                    .expect("a lease has its worker");
+                held.remove(token);
+                if held.is_empty() {
+                    self.workers.remove(worker);
+                }
+            }
+            Place::Outside { ready_at, priority } => {
+                let lane = self.lane_mut(key);
+                lane.remove(*priority, &(*ready_at, key.clone()));
+            }
+        }
+    }
+
+    /// Takes the job out, if it is in.
+    pub(super) fn remove_job(&mut self, key: &JobKey) {
+        if let Some(place) = self.places.remove(key) {
+            self.leave(key, &place);
+        }
+    }
+
+    pub(super) fn add_user(&mut self, (source, user): &UserKey, state: UserPlace) {
         let index = self.sources.entry(source.clone()).or_default();
         index.users += 1;
         match state.last_success_at {
             None => index.never_synced += 1,
-            Some(at) if state.parked.is_none() => {
+            Some(at) if !state.parked => {
                 index.success.insert((at, user.clone()));
             }
             Some(_) => {}
         }
-        if state.parked.is_some() {
+        if state.parked {
             index.parked += 1;
         } else {
             index.due.insert((state.due_at, user.clone()));
         }
     }
 
-    pub(super) fn remove_user(&mut self, (source, user): &UserKey, state: &UserState) {
+    pub(super) fn remove_user(&mut self, (source, user): &UserKey, state: UserPlace) {
         let index = self.sources.get_mut(source).expect("a user has its source");
         index.users -= 1;
         match state.last_success_at {
@@ -190,7 +245,7 @@ impl Index {
                 index.success.remove(&(at, user.clone()));
             }
         }
-        if state.parked.is_some() {
+        if state.parked {
             index.parked -= 1;
         } else {
             index.due.remove(&(state.due_at, user.clone()));

@@ -43,7 +43,7 @@ mod wake;
 mod tests;
 
 pub use command::{Command, Reply};
-pub use restore::{Change, RestoreError};
+pub use restore::{Change, ChangeSink, RestoreError};
 
 use claim::Claim;
 use command::{LeaseRef, Refusal};

@@ -3,6 +3,7 @@
 use super::Queue;
 use super::clock::WOBBLE_MS;
 use super::command::{LeaseRef, LeaseToken, Refusal};
+use super::index::UserPlace;
 use super::rows::{ActiveLease, JobRow, MetaRow, UserFlowRow, UserKey, UserRow, Wish, opens_at};
 use super::state::{JobKey, UserState};
 use crate::policy::limit::Limit;
@@ -37,10 +38,10 @@ impl Queue {
 
     /// Lets `change` at a job that is there.
     pub(super) fn edit_job<R>(&mut self, key: &JobKey, change: impl FnOnce(&mut JobRow) -> R) -> R {
-        self.index.remove_job(key);
         let answer = self.jobs.edit(key, change);
-        self.index_job(key);
-        answer.expect("the caller found this job")
+        let answer = answer.expect("the caller found this job");
+        self.move_job(key);
+        answer
     }
 
     pub(super) fn remove_job(&mut self, key: &JobKey) -> Option<JobRow> {
@@ -55,9 +56,21 @@ impl Queue {
         }
     }
 
+    /// A job may stand elsewhere in the indexes now.
+    fn move_job(&mut self, key: &JobKey) {
+        if let Some(row) = self.jobs.get(key) {
+            let user = match (&row.active, key) {
+                // Of a lease the indexes ask nothing of its user.
+                (None, JobKey::Sync { .. }) => user_key(key).and_then(|user| self.users.get(&user)),
+                _ => None,
+            };
+            self.index.move_job(key, row, user.map(|user| &user.state));
+        }
+    }
+
     pub(super) fn insert_user(&mut self, key: &UserKey, row: UserRow) {
         assert!(!self.users.contains(key), "{key:?} is enrolled already");
-        self.index.add_user(key, &row.state);
+        self.index.add_user(key, UserPlace::of(&row.state));
         self.users.insert(key, row);
     }
 
@@ -67,17 +80,20 @@ impl Queue {
         key: &UserKey,
         change: impl FnOnce(&mut UserRow) -> R,
     ) -> R {
-        let job = sync_key(key);
-        self.index.remove_job(&job);
-        let index = &mut self.index;
-        let answer = self.users.edit(key, |row| {
-            index.remove_user(key, &row.state);
+        let edited = self.users.edit(key, |row| {
+            let before = UserPlace::of(&row.state);
             let answer = change(row);
-            index.add_user(key, &row.state);
-            answer
+            (answer, before, UserPlace::of(&row.state))
         });
-        self.index_job(&job);
-        answer.expect("the caller found this user")
+        let (answer, before, after) = edited.expect("the caller found this user");
+        if before != after {
+            self.index.remove_user(key, before);
+            self.index.add_user(key, after);
+        }
+        if before.gate_until != after.gate_until {
+            self.move_job(&sync_key(key));
+        }
+        answer
     }
 
     /// Forgets a user with all that belongs to the user but the history; whether there was one.
@@ -86,7 +102,7 @@ impl Queue {
         self.remove_user_flow(key);
         match self.users.remove(key) {
             Some(row) => {
-                self.index.remove_user(key, &row.state);
+                self.index.remove_user(key, UserPlace::of(&row.state));
                 true
             }
             None => false,

@@ -6,8 +6,11 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use super::Queue;
 use super::index::Index;
+use super::state::JobKey;
 
 /// One row that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,12 @@ pub struct Change {
     pub key: String,
     /// The row as JSON text; `None`: there is no such row any more (there may never have been one in the store).
     pub value: Option<String>,
+}
+
+/// Takes rows that changed as they are, without the way through JSON.
+pub trait ChangeSink {
+    /// `row` of `table` under `key` was touched; `None`: there is no such row any more.
+    fn change<K: Serialize, V: Serialize>(&mut self, table: &'static str, key: &K, row: Option<&V>);
 }
 
 /// Why stored rows could not be taken back. Both point at a file of another version, or a damaged one: restore a copy,
@@ -72,6 +81,41 @@ impl Queue {
         self.completed.take_changes(&mut changes);
         self.failed.take_changes(&mut changes);
         changes
+    }
+
+    /// As [`Queue::take_changes`], but each row is shown to `sink` as it is: what a simulator hashes after every command.
+    pub fn visit_changes(&mut self, sink: &mut impl ChangeSink) {
+        self.meta.visit_changes(sink);
+        self.sources.visit_changes(sink);
+        self.flows.visit_changes(sink);
+        self.user_flows.visit_changes(sink);
+        self.schedules.visit_changes(sink);
+        self.users.visit_changes(sink);
+        self.jobs.visit_changes(sink);
+        self.completed.visit_changes(sink);
+        self.failed.visit_changes(sink);
+    }
+
+    /// Whether this job waits, is delayed or is leased.
+    #[must_use]
+    pub fn is_outstanding(&self, key: &JobKey) -> bool {
+        self.jobs.contains(key)
+    }
+
+    /// How many rows each table has: what the memory of the queue is made of.
+    #[must_use]
+    pub fn row_counts(&self) -> [(&'static str, usize); 9] {
+        [
+            ("meta", self.meta.len()),
+            ("sources", self.sources.len()),
+            ("flows", self.flows.len()),
+            ("user_flows", self.user_flows.len()),
+            ("schedules", self.schedules.len()),
+            ("users", self.users.len()),
+            ("jobs", self.jobs.len()),
+            ("completed", self.completed.len()),
+            ("failed", self.failed.len()),
+        ]
     }
 
     /// All rows: table, key, JSON.

@@ -10,7 +10,7 @@ use std::ops::RangeBounds;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::restore::{Change, RestoreError};
+use super::restore::{Change, ChangeSink, RestoreError};
 
 /// What can be the key of a row.
 pub(super) trait Key: Ord + Clone + Debug + Serialize + DeserializeOwned {}
@@ -112,6 +112,13 @@ impl<K: Key, V: Row> Table<K, V> {
                 key: to_json(&key),
                 value: self.rows.get(&key).map(to_json),
             });
+        }
+    }
+
+    /// As [`Table::take_changes`], with the rows as they are.
+    pub(super) fn visit_changes(&mut self, sink: &mut impl ChangeSink) {
+        while let Some(key) = self.dirty.pop_first() {
+            sink.change(self.name, &key, self.rows.get(&key));
         }
     }
 

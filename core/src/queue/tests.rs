@@ -449,6 +449,30 @@ fn a_scheduled_wish_does_not_shorten_a_backoff_but_sync_now_does() {
     assert_eq!(leases[0].attempt, 2);
 }
 
+/// Found by the simulator: the user connected again while a job that had met the old grant was still on its way.
+#[test]
+fn a_refusal_of_the_old_grant_does_not_park_who_has_just_connected_again() {
+    let mut desk = Desk::unlimited(&["ada"]);
+    desk.connect("ada", 7, false);
+    desk.enqueue(0, "ada");
+    let old = desk.claim_one(0);
+    assert_eq!(desk.connect("ada", 7, false), [""; 0], "the same grant");
+    assert_eq!(desk.claim(1, 1), [], "and the same lease");
+    desk.connect("ada", 8, false);
+    let fail = Command::Fail {
+        lease: old,
+        error: "invalid_grant".into(),
+        next_due_at: None,
+        park: Some(ParkReason::NeedsReauth),
+    };
+    let lost = Reply::Refused {
+        refusal: Refusal::LeaseLost,
+    };
+    assert_eq!(desk.apply(2, fail), lost);
+    let again = desk.claim_one(3);
+    assert_eq!(desk.complete(4, &again), Reply::Done);
+}
+
 #[test]
 fn a_parked_user_is_left_alone_until_connected_by_another_grant() {
     let mut desk = Desk::unlimited(&["ada"]);

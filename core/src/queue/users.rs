@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use super::Queue;
 use super::command::{Refusal, Reply};
+use super::records::sync_key;
 use super::rows::{UserKey, UserRow};
 use super::state::{ParkReason, UserState};
 use crate::id::{SourceName, UserId};
@@ -73,6 +74,9 @@ impl Queue {
                 Some(ParkReason::Operator) => force,
                 None => false,
             };
+            if another {
+                self.end_old_grant(&key);
+            }
             if another || unpark {
                 self.edit_user(&key, |row| {
                     row.state.grant = Some(grant);
@@ -90,6 +94,16 @@ impl Queue {
             source: source.clone(),
             users: unparked,
         })
+    }
+
+    /// What runs under the old grant goes back to the queue: that the old one is refused must not park the user, who has
+    /// just given a new one.
+    fn end_old_grant(&mut self, user: &UserKey) {
+        let key = sync_key(user);
+        let job = self.jobs.get(&key);
+        if job.is_some_and(|job| job.active.is_some()) {
+            self.hand_back(&key, None);
+        }
     }
 
     pub(super) fn unenroll(

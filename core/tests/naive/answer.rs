@@ -364,7 +364,7 @@ impl Model {
                 if self.source(&source).is_none() {
                     return unknown(source);
                 }
-                let mut unparked = Vec::new();
+                let (mut unparked, mut again) = (Vec::new(), Vec::new());
                 for (name, grant) in grants {
                     let Some(user) = self.user(&source, &name) else {
                         continue;
@@ -372,10 +372,20 @@ impl Model {
                     let gone = user.state.parked == Some(ParkReason::NeedsReauth);
                     let fresh = user.state.grant != Some(grant);
                     user.state.grant = Some(grant);
+                    if fresh {
+                        again.push(name.clone());
+                    }
                     if user.state.parked.is_some() && (force || gone && fresh) {
                         user.state.parked = None;
                         user.state.due_at = due_at;
                         unparked.push(name);
+                    }
+                }
+                for user in again {
+                    let source = source.clone();
+                    let key = JobKey::Sync { source, user };
+                    if self.job(&key).is_some_and(|job| job.lease.is_some()) {
+                        self.back(&key, None);
                     }
                 }
                 Reply::Enrolled {

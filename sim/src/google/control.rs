@@ -25,6 +25,11 @@ impl GoogleEmulator {
         Ok(())
     }
 
+    /// Takes back all misfortunes that have not befallen anybody yet.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// Ends a user's grant: no token of theirs is good any more, and `/token` says `invalid_grant`.
     ///
     /// # Errors

@@ -24,6 +24,15 @@ pub enum Fault {
         /// `errors[].reason`, such as `backendError`, `quotaExceeded`, `fullSyncRequired`.
         reason: String,
     },
+    /// A calendar request is refused as one too many, for any of Google's reasons.
+    Limited {
+        /// 403 or 429.
+        status: u16,
+        /// `errors[].reason`: `rateLimitExceeded`, `userRateLimitExceeded`, `quotaExceeded`, `dailyLimitExceeded`.
+        reason: String,
+        /// A `Retry-After` header.
+        retry_after: Option<RetryAfter>,
+    },
     /// A calendar request gets an HTML page of a front end.
     Html {
         /// The HTTP status; 502 and 503 are seen.
@@ -63,6 +72,27 @@ pub enum Fault {
     },
 }
 
+/// A `Retry-After` header, in either of its forms (RFC 9110, 10.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// So many seconds.
+    Seconds(u32),
+    /// At that time, as a date.
+    Date(Timestamp),
+}
+
+impl RetryAfter {
+    fn text(self) -> String {
+        match self {
+            RetryAfter::Seconds(seconds) => seconds.to_string(),
+            RetryAfter::Date(at) => chrono::DateTime::from_timestamp_millis(at.as_ms())
+                .unwrap_or_default()
+                .format("%a, %d %b %Y %H:%M:%S GMT")
+                .to_string(),
+        }
+    }
+}
+
 /// What kind of request looks for its fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -92,6 +122,19 @@ impl Fault {
                 };
                 let message = format!("Fault on demand: {reason}");
                 Some(ApiError::new(*status, domain, reason, &message).response())
+            }
+            Fault::Limited {
+                status,
+                reason,
+                retry_after,
+            } => {
+                let error = ApiError::new(*status, "usageLimits", reason, "Limit exceeded");
+                let mut response = error.response();
+                if let Some(retry_after) = retry_after {
+                    let header = ("retry-after".to_owned(), retry_after.text());
+                    response.headers.push(header);
+                }
+                Some(response)
             }
             Fault::Html { status } => {
                 let page = format!(
@@ -156,6 +199,22 @@ impl Faults {
             Some(user) => self.of_user.get(&user).map_or(0, VecDeque::len),
             None => self.of_all.len(),
         }
+    }
+
+    /// Whether no fault waits for a request of this user.
+    pub(crate) fn spare(&self, user: u32) -> bool {
+        self.of_all.is_empty() && !self.of_user.contains_key(&user)
+    }
+
+    /// Whether no fault waits for the token endpoint.
+    pub(crate) fn spare_tokens(&self) -> bool {
+        self.of_all.is_empty()
+    }
+
+    /// Forgets all that wait.
+    pub(crate) fn clear(&mut self) {
+        self.of_all.clear();
+        self.of_user.clear();
     }
 
     /// Puts a fault at the end of a user's queue, or of everybody's.

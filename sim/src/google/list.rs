@@ -139,6 +139,17 @@ pub(crate) fn page(
     })
 }
 
+/// Whether `text` is a sync token with which this calendar's next increment, for a query of this hash, is one empty page
+/// that ends with the very same token.
+pub(crate) fn is_unchanged(source: &Source<'_>, sync_hash: u64, text: &str) -> bool {
+    let Ok(token) = SyncToken::decode(text, source.settings.seed) else {
+        return false;
+    };
+    token.query == sync_hash
+        && token.stamp_us == source.calendar.last_stamp_us()
+        && token.scope == sync_scope(source)
+}
+
 /// A sync token belongs to user, calendar and generation.
 fn sync_scope(source: &Source<'_>) -> u64 {
     let generation = source.calendar.generation();

@@ -15,6 +15,7 @@
 mod calendar;
 mod calendar_list;
 mod change;
+mod client;
 mod control;
 mod counters;
 mod error;
@@ -49,8 +50,9 @@ pub use change::{
     Change, ChangeError, DraftStart, EventDraft, GUESTS_MAX, LENGTH_MINUTES_MAX, MOVE_MINUTES_MAX,
     Patch, Repeat,
 };
+pub use client::GoogleClient;
 pub use counters::Counters;
-pub use fault::{FAULTS_WAITING_MAX, Fault};
+pub use fault::{FAULTS_WAITING_MAX, Fault, RetryAfter};
 pub use fixture::{FIXTURE_EVENTS_MAX, FixtureError};
 pub use settings::{
     CALENDARS_PER_USER_MAX, ChangedQuery, EVENTS_PER_CALENDAR_MAX, ForgedToken, GoogleSettings,
@@ -107,6 +109,8 @@ pub struct GoogleEmulator {
     quota: Quota,
     faults: Faults,
     counters: Counters,
+    /// The hash of a sync's parameters, by its page size: the shortcut's copy of what a query would be hashed to.
+    sync_hashes: BTreeMap<u32, u64>,
 }
 
 /// What a path asks for.
@@ -141,6 +145,7 @@ impl GoogleEmulator {
             quota: Quota::default(),
             faults: Faults::default(),
             counters: Counters::default(),
+            sync_hashes: BTreeMap::new(),
         }
     }
 

@@ -63,7 +63,7 @@ fn user_of_refresh_token(settings: &GoogleSettings, text: &str) -> Option<u32> {
     known.then_some(user)
 }
 
-fn access_token(settings: &GoogleSettings, caller: Caller, now: Timestamp) -> String {
+pub(crate) fn access_token(settings: &GoogleSettings, caller: Caller, now: Timestamp) -> String {
     let kind = if caller.delegated { 's' } else { 'u' };
     let body = format!("ya29.{kind}.{}.{}", caller.user, now.as_ms());
     let check = stable_hash(settings.seed ^ ACCESS_SALT, body.as_bytes());
@@ -83,6 +83,21 @@ fn read_access_token(settings: &GoogleSettings, text: &str) -> Option<(Caller, T
 impl Grants {
     pub(crate) fn is_revoked(&self, user: u32) -> bool {
         self.users.get(&user).is_some_and(|grant| grant.revoked)
+    }
+
+    /// Whether a token of `user` that was issued then is good.
+    pub(crate) fn is_good(
+        &self,
+        settings: &GoogleSettings,
+        now: Timestamp,
+        user: u32,
+        issued: Timestamp,
+    ) -> bool {
+        let grant = self.users.get(&user).copied().unwrap_or_default();
+        let life_ms = u64::from(settings.access_token_life_s) * SECOND_MS;
+        !grant.revoked
+            && grant.tokens_from.is_none_or(|from| issued >= from)
+            && now < issued.plus_ms(life_ms)
     }
 
     /// Ends every token of a user until [`Grants::restore`].

@@ -144,7 +144,7 @@ impl EventsQuery {
             page_mask,
             event_mask,
             item_mask,
-            sync_hash: hash(request, |name| PART_OF_THE_SYNC.contains(&name)),
+            sync_hash: sync_hash(request),
             page_hash: hash(request, |name| !NOT_PART_OF_THE_PAGES.contains(&name)),
         })
     }
@@ -201,6 +201,11 @@ pub(crate) fn hash(request: &Request, part: impl Fn(&str) -> bool) -> u64 {
     picked.iter().fold(0, |hash, (name, value)| {
         stable_hash(stable_hash(hash, name.as_bytes()), value.as_bytes())
     })
+}
+
+/// The hash of what must not change between syncs.
+pub(crate) fn sync_hash(request: &Request) -> u64 {
+    hash(request, |name| PART_OF_THE_SYNC.contains(&name))
 }
 
 fn all(request: &Request, name: &str) -> Vec<String> {

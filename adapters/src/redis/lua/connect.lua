@@ -12,6 +12,12 @@ for i = 1, #names do
     if row then
         local another = row[GRANT] ~= grants[i]
         local unpark = row[PARKED] == NEEDS_REAUTH and (force or another) or row[PARKED] == OPERATOR and force
+        if another and row[WORKER] then
+            -- What the old grant brings about counts for nothing: the job waits again, from its own time.
+            local run_at = row[RUN_AT]
+            take_again(row)
+            row[RUN_AT], row[BACKING_OFF] = run_at, false
+        end
         if another or unpark then
             row[GRANT] = grants[i]
             if unpark then

@@ -236,10 +236,13 @@ impl Node {
     }
 
     /// When the user of this job is due again.
-    fn next_due_of(&self, token: LeaseToken) -> Option<Timestamp> {
+    fn next_due_of(&mut self, token: LeaseToken) -> Option<Timestamp> {
         let slot = self.slots.get(token)?;
         match &slot.work {
-            Work::Sync { source, .. } => self.next_due(source, slot.nominal_at?),
+            Work::Sync { source, .. } => {
+                let (source, nominal_at) = (source.clone(), slot.nominal_at?);
+                self.next_due(&source, nominal_at)
+            }
             Work::FanOut(_) => None,
         }
     }

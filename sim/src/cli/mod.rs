@@ -1,0 +1,213 @@
+//! The command line.
+
+mod batch;
+mod show;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use kalends_core::policy::limit::LIMIT_COUNT_MAX;
+use kalends_core::time::HOUR_MS;
+use kalends_sim::plan::Plan;
+use kalends_sim::scenario;
+
+/// Something was wrong with what was asked.
+const EXIT_USAGE: u8 = 2;
+
+/// Plays a fleet, its servers and its clocks from a seed.
+///
+/// Exit codes: 0 all good, 2 bad arguments, 10 crash, 11 an invariant was broken, 12 no convergence, 13 two runs of one
+/// plan differed, 14 a scenario's expectation was not met, 15 a mark was never reached.
+#[derive(Debug, Parser)]
+#[command(name = "kalends-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays many seeds, or one scenario.
+    Run(Run),
+    /// Plays one seed and prints what happens, a column a process.
+    Show(Show),
+    /// Plays a plan from a file.
+    Replay(Replay),
+    /// Prints the plan of a seed.
+    Plan(PlanOf),
+    /// Lists the scenarios.
+    Scenarios,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Which seeds, as `first..end` (without the end), or one.
+    #[arg(long, default_value = "0..100", value_parser = seeds)]
+    seeds: Range<u64>,
+    /// How many at a time; by default as many as the machine has cores.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// The last line is one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Plays every seed twice and compares.
+    #[arg(long)]
+    twice: bool,
+    /// Plays this scenario instead of drawn plans.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Prints the table of marks, and fails if one was never reached.
+    #[arg(long)]
+    marks: bool,
+    /// Saves the shrunk plan of the first failing seed here.
+    #[arg(long)]
+    save: Option<PathBuf>,
+    #[command(flatten)]
+    size: SizeOverrides,
+}
+
+/// Other sizes than the standard ones.
+#[derive(Clone, Debug, Default, Args)]
+struct SizeOverrides {
+    /// Users.
+    #[arg(long)]
+    users: Option<u32>,
+    /// Processes.
+    #[arg(long)]
+    processes: Option<u32>,
+    /// Simulated hours of faults and load.
+    #[arg(long)]
+    hours: Option<u64>,
+    /// No faults at all.
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl SizeOverrides {
+    fn apply(&self, plan: &mut Plan) {
+        if let Some(hours) = self.hours {
+            plan.size.duration_ms = hours * HOUR_MS;
+            let end_ms = plan.size.duration_ms;
+            plan.faults
+                .retain(|fault| fault.at_ms + fault.lasting_ms <= end_ms);
+        }
+        if self.quiet {
+            plan.faults.clear();
+        }
+        plan.size.processes = self.processes.unwrap_or(plan.size.processes);
+        if let Some(users) = self.users {
+            scale(plan, users);
+        }
+    }
+}
+
+/// Gives a plan so many users, and limits under which they can all be synced.
+fn scale(plan: &mut Plan, users: u32) {
+    let more = users.div_ceil(plan.size.users.max(1)).max(1);
+    plan.size.users = users;
+    let limits = [
+        &mut plan.policy.source.jobs,
+        &mut plan.policy.source.requests_project,
+    ];
+    for limit in limits.into_iter().flatten() {
+        limit.count = limit.count.saturating_mul(more).min(LIMIT_COUNT_MAX);
+    }
+    plan.policy.concurrency = plan
+        .policy
+        .concurrency
+        .saturating_mul(more.div_ceil(10))
+        .clamp(3, 100);
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    /// The seed.
+    seed: u64,
+    /// Only lines with this text.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Replay {
+    /// The plan.
+    file: PathBuf,
+    /// Prints what happens.
+    #[arg(long)]
+    show: bool,
+    /// Only lines with this text.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct PlanOf {
+    /// The seed.
+    seed: u64,
+    /// Writes it to a file instead.
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("{text:?} is no seed; write 0..1000 or 7"))
+    };
+    match text.split_once("..") {
+        None => number(text).map(|seed| seed..seed.saturating_add(1)),
+        Some((first, end)) => {
+            let range = number(first)?..number(end)?;
+            if range.is_empty() {
+                return Err(format!("{text} holds no seed; the end is not included"));
+            }
+            Ok(range)
+        }
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(run) => batch::run(&run),
+        Command::Show(show) => {
+            let plan = Plan::draw(show.seed);
+            show::show(&plan, show.only.as_deref())
+        }
+        Command::Replay(replay) => match read(&replay.file) {
+            Ok(plan) if replay.show => show::show(&plan, replay.only.as_deref()),
+            Ok(plan) => batch::replay(&plan, &replay.file),
+            Err(error) => usage(&error),
+        },
+        Command::Plan(plan) => {
+            let text = Plan::draw(plan.seed).to_json();
+            match plan.save {
+                None => println!("{text}"),
+                Some(file) => {
+                    if let Err(error) = std::fs::write(&file, text + "\n") {
+                        return usage(&format!("{}: {error}", file.display()));
+                    }
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Scenarios => {
+            for scenario in scenario::all() {
+                println!("{:<24} {}", scenario.name, scenario.sentence);
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Plan, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Plan::from_json(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn usage(error: &str) -> ExitCode {
+    eprintln!("kalends-sim: {error}");
+    ExitCode::from(EXIT_USAGE)
+}

@@ -1,0 +1,207 @@
+//! Looking at the whole world: now and then while it runs, and at its end, when it must become well.
+
+use kalends_core::time::{HOUR_MS, Timestamp};
+
+use super::event::Event;
+use super::trace::Moment;
+use super::{AUDIT_EVERY_MS, Phase, World};
+use crate::invariants::{Invariant, Violation, memory};
+use crate::oracle;
+use crate::plan::bound::heal_bound_ms;
+use crate::plan::{FaultKind, Mishap};
+
+/// How often it is looked whether everybody is fresh, in milliseconds.
+const CHECK_EVERY_MS: u64 = 20_000;
+/// How long processes have to stop at the end, in milliseconds.
+const LAST_DEADLINE_MS: u64 = 30_000;
+/// How long due work may wait in a world that is well, beyond a poll, in milliseconds.
+const PATIENCE_MS: u64 = 20_000;
+/// The world is well when no fault has lasted within so many milliseconds: store retries and effects' deadlines pass.
+const WELL_AFTER_MS: u64 = 120_000;
+/// At most so many users are named who are not fresh.
+const NAMED_MAX: usize = 5;
+
+fn late(detail: String) -> Violation {
+    Violation::new(Invariant::Convergence, detail)
+}
+
+impl World<'_> {
+    /// The world looks at itself.
+    pub(super) fn audit(&mut self) {
+        let since_start_ms = self.now.since_ms(self.plan.size.start);
+        if !self.phase_is_ending() {
+            self.heap
+                .push(self.now.plus_ms(AUDIT_EVERY_MS), Event::Audit);
+        }
+        self.look_for_wakers();
+        if since_start_ms.is_multiple_of(HOUR_MS) {
+            self.audit_the_store();
+        }
+    }
+
+    fn audit_the_store(&mut self) {
+        let now = self.store_now();
+        self.store.queue.check_invariants();
+        let verdict = self.ledger.audit(now, &mut self.store.queue);
+        let memory = memory::check(&self.store.queue, self.users.len(), &self.policy.source);
+        for verdict in [verdict, memory] {
+            if let Err(violation) = verdict {
+                self.broken(violation);
+            }
+        }
+    }
+
+    fn look_for_wakers(&mut self) {
+        let is_well =
+            !self.trouble_since(WELL_AFTER_MS) && self.processes.iter().all(super::Process::is_up);
+        let now = self.store_now();
+        let is_due = is_well
+            && self
+                .store
+                .queue
+                .next_wake_at(now)
+                .is_some_and(|at| at <= now);
+        let slots = self.policy.concurrency as usize;
+        let some_free = is_due
+            && self.processes.iter().any(|process| {
+                let machine = process.machine.as_ref();
+                machine.is_some_and(|machine| machine.running_jobs() < slots)
+            });
+        let patience_ms = self.policy.poll_ms + PATIENCE_MS;
+        let verdict = self
+            .wakers
+            .look(self.now, is_due, is_well && some_free, patience_ms);
+        if let Err(violation) = verdict {
+            self.broken(violation);
+        }
+    }
+
+    /// The faults are over: what is dead starts, and everything must become well.
+    pub(super) fn heal(&mut self) {
+        self.healed_at = self.now;
+        self.quiet_since = self.now;
+        self.google.clear_faults();
+        if self.enrolled < self.users.len() {
+            self.enroll_all();
+        }
+        for process in 0..self.plan.size.processes {
+            self.start(process);
+        }
+        self.connect_the_wronged();
+        self.ledger.count_fresh_from(self.now);
+        let until = self.now.plus_ms(heal_bound_ms(self.plan));
+        self.phase = Phase::Healing { until };
+        self.heap
+            .push(self.now.plus_ms(CHECK_EVERY_MS), Event::Check);
+        self.tell(&Moment::Healed);
+    }
+
+    /// Who was parked because Google refused good tokens again and again connects again, as only that user can. Where
+    /// Google did no such thing, a parked user whose grant is good is a failure.
+    fn connect_the_wronged(&mut self) {
+        let wronged = self.plan.faults.iter().any(|fault| {
+            matches!(
+                fault.kind,
+                FaultKind::GoogleMishap {
+                    mishap: Mishap::Unauthorized | Mishap::AccessTokenExpires,
+                    ..
+                }
+            )
+        });
+        for user in (0..self.plan.size.users).filter(|_| wronged) {
+            if !self.ledger.accepts(user as usize) {
+                self.connect_again(user);
+            }
+        }
+    }
+
+    /// Is everybody fresh, or everything over?
+    pub(super) fn check(&mut self) {
+        self.heap
+            .push(self.now.plus_ms(CHECK_EVERY_MS), Event::Check);
+        match self.phase {
+            Phase::Healing { until } => self.check_healing(until),
+            Phase::Ending { until } => self.check_ending(until),
+            Phase::Faults | Phase::Done => {}
+        }
+    }
+
+    fn check_healing(&mut self, until: Timestamp) {
+        let users = self.users.len();
+        if self.ledger.fresh() < users {
+            if self.now > until {
+                let behind =
+                    (0..users).filter(|user| self.ledger.fresh_since(*user) < self.healed_at);
+                let named: Vec<String> = behind
+                    .take(NAMED_MAX)
+                    .map(|user| {
+                        let since = self.ledger.fresh_since(user);
+                        let parked = if self.ledger.accepts(user) {
+                            ""
+                        } else {
+                            ", parked"
+                        };
+                        format!("{} (last synced {since}{parked})", self.users[user])
+                    })
+                    .collect();
+                let missing = users - self.ledger.fresh();
+                let healed_at = self.healed_at;
+                self.broken(late(format!(
+                    "{missing} of {users} users are not fresh by {until}, healed {healed_at}: {}",
+                    named.join(", ")
+                )));
+            }
+            return;
+        }
+        self.compare_all();
+        if self.failed.is_some() {
+            return;
+        }
+        self.tell(&Moment::Converged);
+        self.phase = Phase::Ending {
+            until: self.now.plus_ms(LAST_DEADLINE_MS + CHECK_EVERY_MS),
+        };
+        for process in 0..self.plan.size.processes {
+            self.terminate(process, LAST_DEADLINE_MS);
+        }
+    }
+
+    /// Every graph against its calendar, item by item.
+    fn compare_all(&mut self) {
+        for user in 0..self.users.len() {
+            let name = self.users[user].as_str();
+            let calendar = self.google.calendar_row_truth(name, "primary");
+            let truth = self.google.calendar_truth(name, "primary");
+            let (calendar, truth) = (
+                calendar.expect("a user of the emulator"),
+                truth.expect("a user of the emulator"),
+            );
+            let verdict = oracle::compare(&calendar, truth, &self.graphs[user].snapshot());
+            if verdict.mismatches > 0 {
+                let detail = format!(
+                    "the graph of {name} differs in {} of {} events: {}",
+                    verdict.mismatches,
+                    verdict.expected,
+                    verdict.described.first().map_or("", String::as_str)
+                );
+                self.broken(late(detail));
+                return;
+            }
+        }
+    }
+
+    fn check_ending(&mut self, until: Timestamp) {
+        let all_gone = self
+            .processes
+            .iter()
+            .all(|process| process.machine.is_none());
+        if all_gone && self.ledger.leases() == 0 {
+            self.audit_the_store();
+            self.phase = Phase::Done;
+        } else if self.now > until {
+            let leases = self.ledger.leases();
+            let detail = format!("all were told to stop, and {leases} leases are left by {until}");
+            self.broken(Violation::new(Invariant::ShutdownInTime, detail));
+        }
+    }
+}
