@@ -39,6 +39,8 @@ pub(super) struct ClaimState {
     again: bool,
     /// Claims in a row that gave nothing although something was said to be due.
     empty_in_a_row: u32,
+    /// The last claim gave jobs, or said that there are some for later.
+    something_outstanding: bool,
 }
 
 impl Default for ClaimState {
@@ -51,6 +53,7 @@ impl Default for ClaimState {
             more: true,
             again: false,
             empty_in_a_row: 0,
+            something_outstanding: false,
         }
     }
 }
@@ -157,6 +160,11 @@ impl Node {
         };
         if recovered > 0 || buried > 0 {
             self.notice(super::io::Notice::Recovered { recovered, buried });
+        }
+        let something = !leases.is_empty() || next_at.is_some();
+        if std::mem::replace(&mut self.claim.something_outstanding, something) && !something {
+            // All is done, or all is gone: a store that was emptied answers alike.
+            self.refresh_at = self.refresh_at.min(now);
         }
         let nothing = leases.is_empty() && recovered == 0;
         self.claim.empty_in_a_row = if nothing {

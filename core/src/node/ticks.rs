@@ -212,6 +212,8 @@ impl Node {
             }
             Reply::AlreadyFired { state: None } => {
                 self.ticks.remove(&schedule);
+                // Somebody removed it, or the store was emptied.
+                self.refresh_at = self.refresh_at.min(now);
             }
             other => {
                 self.expect_accepted("a tick", &other);

@@ -466,6 +466,25 @@ fn more_users_than_the_limit_allows_is_said_and_coalesced() {
 }
 
 #[test]
+fn a_store_that_was_emptied_is_known_within_a_poll_if_work_was_left_and_at_the_next_tick_if_not() {
+    for (emptied_after_ms, known_within_ms) in [
+        (15 * MINUTE_MS + 2 * SECOND_MS, 10 * SECOND_MS),
+        (29 * MINUTE_MS + 50 * SECOND_MS, 15 * SECOND_MS),
+    ] {
+        let mut world = World::new();
+        world.start(settings("a", 10), 0);
+        world.run_until(MIDNIGHT.plus_ms(emptied_after_ms));
+        world.queue = Queue::new();
+        world.notices.clear();
+        world.run_for(known_within_ms);
+        let known = world.count(|notice| matches!(notice, Notice::StoreEmptied));
+        assert_eq!(known, 1, "emptied {emptied_after_ms} ms after midnight");
+        world.run_for(HOUR_MS);
+        assert!(fired(&world) >= 4);
+    }
+}
+
+#[test]
 fn a_store_that_was_emptied_in_mid_flight_is_defined_again_and_everybody_is_synced() {
     let mut world = World::new();
     let hang = Rc::new(Cell::new(false));
