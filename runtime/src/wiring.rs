@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kalends_adapters::embedded::{EmbeddedStore, OpenError};
 use kalends_adapters::google::{GoogleCalendar, GoogleSettings, RefreshTokens, ServiceAccountKey};
 use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings, UserDatabases};
-use kalends_adapters::redis::{RedisStore, Unusable};
+use kalends_adapters::redis::{BadAddress, RedisStore, Unusable};
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{SourceName, UserId, WorkerId};
 use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
@@ -316,14 +316,21 @@ pub enum Queue {
     Redis(Arc<RedisStore>),
 }
 
+fn bad_redis_url(bad: BadAddress) -> Refused {
+    Refused::bad_input(format!("redis.url: {bad}"))
+}
+
 impl Queue {
     /// The queue, as configured. A Redis need not be there yet.
     ///
     /// # Errors
     /// If the embedded store cannot be had (see [`store`]), or the address of the Redis cannot be used.
     pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Refused> {
-        match Queue::redis(config)? {
-            Some(redis) => Ok(redis),
+        match &config.redis {
+            Some(redis) => {
+                let store = RedisStore::new(redis.settings()).map_err(bad_redis_url)?;
+                Ok(Queue::Redis(Arc::new(store)))
+            }
             None => Ok(Queue::Embedded(store(&config.store.data_dir, clock).await?)),
         }
     }
@@ -336,22 +343,15 @@ impl Queue {
         config: &Config,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<dyn Store>, Refused> {
-        match Queue::redis(config)? {
-            Some(redis) => Ok(redis.store()),
+        match &config.redis {
+            Some(redis) => Ok(Arc::new(
+                RedisStore::only_looking(&redis.settings()).map_err(bad_redis_url)?,
+            )),
             None => Ok(Arc::new(EmbeddedStore::open_read_only(
                 &config.store.data_dir,
                 clock,
             )?)),
         }
-    }
-
-    fn redis(config: &Config) -> Result<Option<Self>, Refused> {
-        let Some(redis) = &config.redis else {
-            return Ok(None);
-        };
-        let store = RedisStore::new(redis.settings())
-            .map_err(|bad| Refused::bad_input(format!("redis.url: {bad}")))?;
-        Ok(Some(Queue::Redis(Arc::new(store))))
     }
 
     /// The port for a node.

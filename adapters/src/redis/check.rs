@@ -26,6 +26,15 @@ pub(super) struct Checked {
     run_id: Option<String>,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Commands that change the queue.
+    Work,
+    /// Only to be looked at: nothing is written, not even the format.
+    Look,
+}
+
 /// The key that says which version's data stand there.
 pub(super) fn format_key(prefix: &str) -> String {
     format!("{{{prefix}}}:format")
@@ -39,7 +48,7 @@ pub(super) fn format_key(prefix: &str) -> String {
 pub(super) async fn check(
     connection: &Connection,
     dialer: &Dialer,
-    prefix: &str,
+    (prefix, purpose): (&str, Purpose),
     checked_before: Option<&Checked>,
 ) -> Result<Checked, CallError> {
     let info = match connection.ask::<String>(&redis::cmd("INFO")).await {
@@ -82,7 +91,7 @@ pub(super) async fn check(
             "Redis keeps nothing on its disk (neither AOF nor RDB): what is acknowledged is lost when it restarts; set appendonly yes"
         );
     }
-    claim_format(connection, prefix).await?;
+    look_at_format(connection, prefix, purpose).await?;
     Ok(checked)
 }
 
@@ -132,11 +141,17 @@ fn judge(info: &str, address: &str, dialer: &Dialer) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Writes the format key if there is none, and looks at what it holds.
-async fn claim_format(connection: &Connection, prefix: &str) -> Result<(), CallError> {
+/// Looks at what the format key holds; whoever means to work writes it first, if there is none.
+async fn look_at_format(
+    connection: &Connection,
+    prefix: &str,
+    purpose: Purpose,
+) -> Result<(), CallError> {
     let key = format_key(prefix);
     let mut commands = redis::pipe();
-    commands.cmd("SET").arg(&key).arg(FORMAT).arg("NX").ignore();
+    if purpose == Purpose::Work {
+        commands.cmd("SET").arg(&key).arg(FORMAT).arg("NX").ignore();
+    }
     commands.cmd("GET").arg(&key);
     let (found,): (Option<String>,) = commands
         .query_async(&mut connection.handle())
@@ -144,6 +159,7 @@ async fn claim_format(connection: &Connection, prefix: &str) -> Result<(), CallE
         .map_err(|error| told(connection, &first_of(error)))?;
     match found.as_deref() {
         Some(FORMAT) => Ok(()),
+        None if purpose == Purpose::Look => Ok(()),
         found => Err(CallError::refused(format!(
             "the data under `{key}` in Redis at {} were written by another version (format `{}`, this one knows `{FORMAT}`): \
              use that version, or another prefix",

@@ -24,7 +24,7 @@ use redis::{RedisError, Script, ToRedisArgs, Value};
 
 use self::dial::{Connection, Dialer, OnPush};
 use super::BadAddress;
-use super::check::{self, Checked};
+use super::check::{self, Checked, Purpose};
 use super::failure::ends_connection;
 use super::settings::RedisSettings;
 
@@ -36,6 +36,7 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 pub struct Link {
     dialer: Arc<Dialer>,
     prefix: String,
+    purpose: Purpose,
     live: Mutex<Option<Connection>>,
     connecting: tokio::sync::Mutex<Connecting>,
 }
@@ -63,9 +64,19 @@ impl Link {
     /// # Errors
     /// If the settings cannot be understood.
     pub fn new(settings: &RedisSettings) -> Result<Link, BadAddress> {
+        Link::with_purpose(settings, Purpose::Work)
+    }
+
+    /// As [`Link::new`], for somebody who only looks: connecting writes nothing.
+    pub(super) fn only_looking(settings: &RedisSettings) -> Result<Link, BadAddress> {
+        Link::with_purpose(settings, Purpose::Look)
+    }
+
+    fn with_purpose(settings: &RedisSettings, purpose: Purpose) -> Result<Link, BadAddress> {
         Ok(Link {
             dialer: Arc::new(Dialer::new(settings, check::format_key(&settings.prefix))?),
             prefix: settings.prefix.clone(),
+            purpose,
             live: Mutex::new(None),
             connecting: tokio::sync::Mutex::default(),
         })
@@ -173,7 +184,8 @@ impl Link {
         connection: &Connection,
         checked_before: Option<&Checked>,
     ) -> Result<Checked, CallError> {
-        let checked = check::check(connection, &self.dialer, &self.prefix, checked_before).await;
+        let wanted = (self.prefix.as_str(), self.purpose);
+        let checked = check::check(connection, &self.dialer, wanted, checked_before).await;
         checked.inspect_err(|_| connection.give_up())
     }
 }

@@ -88,14 +88,29 @@ impl RedisStore {
     /// # Errors
     /// If the address or the prefix cannot be understood.
     pub fn new(settings: RedisSettings) -> Result<Self, BadAddress> {
-        let link = Link::new(&settings)?;
+        Ok(RedisStore::over(Link::new(&settings)?, &settings.prefix))
+    }
+
+    /// A store for somebody who only sends commands that read (status, a dry run): connecting to it writes nothing,
+    /// so a prefix that nobody uses stays unused.
+    ///
+    /// # Errors
+    /// As [`RedisStore::new`].
+    pub fn only_looking(settings: &RedisSettings) -> Result<Self, BadAddress> {
+        Ok(RedisStore::over(
+            Link::only_looking(settings)?,
+            &settings.prefix,
+        ))
+    }
+
+    fn over(link: Link, prefix: &str) -> Self {
         let wake = link.wake();
-        let asker = Arc::new(Asker::new(link, &settings.prefix));
-        Ok(RedisStore {
+        let asker = Arc::new(Asker::new(link, prefix));
+        RedisStore {
             turns: Turns::new(Arc::clone(&asker)),
             asker,
             wake,
-        })
+        }
     }
 
     /// Connects and looks whether the server may be used: its role, its memory policy, the format of what is there.

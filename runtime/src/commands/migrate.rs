@@ -227,8 +227,6 @@ fn noted(mut plan: Plan, args: &MigrateArgs, counts: &Counts) -> Plan {
 }
 
 /// What the store holds, without changing it, be it that it does not exist yet.
-///
-/// In a Redis that was never used with this prefix, connecting leaves the key that says which format the others are of.
 async fn look(config: &Config) -> Result<Target, Refused> {
     if config.redis.is_some() {
         let reader = Queue::open_read_only(config, Arc::new(SystemClock))?;
