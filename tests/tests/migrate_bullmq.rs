@@ -464,7 +464,8 @@ fn jobs_move_within_one_redis_from_bullmqs_keys_to_those_of_the_prefix() {
     let arguments = ["migrate", "--from", "bullmq", "--queue", "q", "--json"];
     let dry = kalends(folder, &[&arguments[..], &["--dry-run"]].concat()).done();
     assert_eq!(dry.json()["jobs"]["taken"], 2, "{}", dry.output);
-    kalends(folder, &["status"]).done();
+    let status = kalends(folder, &["status"]).done();
+    assert!(status.output.contains("0 waiting"), "{}", status.output);
     assert_eq!(
         redis.cli(&["KEYS", "*moved*"]).trim(),
         "",
