@@ -4,9 +4,10 @@
 //! a thin HTTP face elsewhere serves the very same value to real clients.
 //!
 //! [`google`] and [`neo4j`] are the models, [`http`] what they speak, [`oracle`] judges whether a user's graph holds
-//! what the user's calendar says.
+//! what the user's calendar says. [`incident`] is what a node in production met, recorded and replayed.
 
 pub mod google;
 pub mod http;
+pub mod incident;
 pub mod neo4j;
 pub mod oracle;

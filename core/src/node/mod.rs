@@ -211,6 +211,12 @@ impl Node {
         self.slots.len()
     }
 
+    /// What it was told at its start.
+    #[must_use]
+    pub fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+
     /// The jobs whose leases this process holds, with the attempt and the tick of each.
     pub fn leases(&self) -> impl Iterator<Item = (&LeaseRef, u32, Option<Timestamp>)> + '_ {
         self.slots.facts()

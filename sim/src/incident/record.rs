@@ -1,0 +1,114 @@
+//! Recording: from what a driver told a node and heard from it to lines of a journal.
+//!
+//! It steps a shadow of the node, the machine that a replay will be, over the hidden inputs. So each line is known to
+//! replay when it is written, and a new file can begin at any turn.
+
+use kalends_core::node::io::{Input, Output};
+use kalends_core::node::settings::NodeSettings;
+use kalends_core::time::Timestamp;
+
+use super::decision::decision;
+use super::hash::Key;
+use super::journal::{End, FORMAT, Head, Line, Standing, Step, Writer, roll, write_decision};
+use super::replay::{Replay, ReplayError};
+use super::told::{Hider, Told};
+
+/// One call of the driver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// What the node was told by [`Node::handle_input`](kalends_core::node::Node::handle_input); `None`:
+    /// [`Node::handle_timeout`](kalends_core::node::Node::handle_timeout).
+    pub input: Option<Input>,
+    /// For a page of events: what [`Node::calendar_hash`](kalends_core::node::Node::calendar_hash) said before.
+    pub calendar_hash: Option<u64>,
+}
+
+/// What a driver told a node between two rounds of asking it, and what the node said then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// The driver's clock.
+    pub at: Timestamp,
+    /// The calls, in order; none, when the node was only made.
+    pub calls: Vec<Call>,
+    /// The outputs, in order; the last one is a timeout or the end.
+    pub outputs: Vec<Output>,
+}
+
+/// One node's recording.
+#[derive(Debug)]
+pub struct Recording {
+    hider: Hider,
+    shadow: Replay,
+    writer: Writer,
+    digest: u64,
+}
+
+impl Recording {
+    /// The recording of a node that is made with `settings`, and the first line of its journal.
+    #[must_use]
+    pub fn new(settings: &NodeSettings, key: Key) -> (Self, Vec<u8>) {
+        let hider = Hider::new(key, settings);
+        let hidden = hider.settings(settings);
+        let mut recording = Recording {
+            hider,
+            shadow: Replay::shadow(hidden.clone()),
+            writer: Writer::new(),
+            digest: 0,
+        };
+        let head = recording.head(Standing::Begins(Box::new(hidden)));
+        (recording, head)
+    }
+
+    fn head(&mut self, standing: Standing) -> Vec<u8> {
+        self.writer = Writer::new();
+        self.writer.line(&Line::Head(Box::new(Head {
+            format: FORMAT,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            turns: self.shadow.turns(),
+            standing,
+        })))
+    }
+
+    /// The line of a turn. With an error, too, the line is to be written, and [`End::Differs`] behind it: it shows what
+    /// went wrong.
+    ///
+    /// # Errors
+    /// If the shadow decided otherwise than the node.
+    pub fn turn(&mut self, turn: Turn) -> (Vec<u8>, Result<(), ReplayError>) {
+        let calls = turn.calls.into_iter();
+        let told = calls.map(|call| match call.input {
+            None => Told::Timeout,
+            Some(input) => self.hider.input(input, call.calendar_hash),
+        });
+        let told: Vec<Told> = told.collect();
+        let mut decided = String::with_capacity(turn.outputs.len() * 9);
+        for output in &turn.outputs {
+            let one = decision(output, self.hider.key());
+            self.digest = roll(self.digest, one);
+            write_decision(&mut decided, one);
+        }
+        let line = Line::Step(Step {
+            at: turn.at,
+            told,
+            decided,
+            digest: self.digest,
+        });
+        let bytes = self.writer.line(&line);
+        let Line::Step(step) = line else {
+            unreachable!("made above");
+        };
+        (bytes, self.shadow.step(step, &mut |_| {}))
+    }
+
+    /// The last line of a file.
+    pub fn end(&mut self, end: End) -> Vec<u8> {
+        self.writer.line(&Line::End(end))
+    }
+
+    /// The last line of this file and the first of the next; `None` before the first turn.
+    pub fn rotate(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let standing = self.shadow.standing()?;
+        let last = self.end(End::Rotated);
+        Some((last, self.head(standing)))
+    }
+}
