@@ -95,12 +95,13 @@ impl Known {
                     let cursor = lease.cursor.clone();
                     if let Some(user) = self.user_of(&lease.lease.key) {
                         user.cursor = cursor;
+                        user.parked = false;
                     }
                 }
             }
             Reply::Enrolled { source, users } => {
                 for user in users {
-                    self.user(source, user);
+                    self.user(source, user).parked = false;
                 }
             }
             _ => {}
