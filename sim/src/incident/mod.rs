@@ -37,6 +37,6 @@ pub use hash::Key;
 pub use journal::{
     End, FORMAT, Head, JournalError, LINE_BYTES_MAX, Line, Reader, Standing, Step, Writer,
 };
-pub use record::{Call, Recording, Turn};
+pub use record::{Call, Recording, Said, Turn};
 pub use replay::{Ended, Replay, ReplayError, Seen};
 pub use told::{Outcome, Page, Told};

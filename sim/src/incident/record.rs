@@ -3,11 +3,11 @@
 //! It steps a shadow of the node, the machine that a replay will be, over the hidden inputs. So each line is known to
 //! replay when it is written, and a new file can begin at any turn.
 
-use kalends_core::node::io::{Input, Output};
+use kalends_core::node::io::{Input, Op, Output};
 use kalends_core::node::settings::NodeSettings;
 use kalends_core::time::Timestamp;
 
-use super::decision::decision;
+use super::decision::{Decision, decision};
 use super::hash::Key;
 use super::journal::{End, FORMAT, Head, Line, Standing, Step, Writer, roll, write_decision};
 use super::replay::{Replay, ReplayError};
@@ -31,7 +31,35 @@ pub struct Turn {
     /// The calls, in order; none, when the node was only made.
     pub calls: Vec<Call>,
     /// The outputs, in order; the last one is a timeout or the end.
-    pub outputs: Vec<Output>,
+    pub said: Vec<Said>,
+}
+
+/// One output, as the driver hands it on: a batch of events is not copied for its digest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// A copy of the output.
+    Output(Output),
+    /// Its digest.
+    Decision(Decision),
+}
+
+impl Said {
+    /// What is handed on of `output`.
+    #[must_use]
+    pub fn of(output: &Output, key: &Key) -> Self {
+        match output {
+            Output::Effect {
+                op: Op::Graph(_), ..
+            } => Said::Decision(decision(output, key)),
+            output => Said::Output(output.clone()),
+        }
+    }
+
+    /// Whether the node says that it has finished.
+    #[must_use]
+    pub fn is_the_end(&self) -> bool {
+        matches!(self, Said::Output(Output::Finished))
+    }
 }
 
 /// One node's recording.
@@ -81,9 +109,12 @@ impl Recording {
             Some(input) => self.hider.input(input, call.calendar_hash),
         });
         let told: Vec<Told> = told.collect();
-        let mut decided = String::with_capacity(turn.outputs.len() * 9);
-        for output in &turn.outputs {
-            let one = decision(output, self.hider.key());
+        let mut decided = String::with_capacity(turn.said.len() * 9);
+        for said in &turn.said {
+            let one = match said {
+                Said::Output(output) => decision(output, self.hider.key()),
+                Said::Decision(decision) => *decision,
+            };
             self.digest = roll(self.digest, one);
             write_decision(&mut decided, one);
         }

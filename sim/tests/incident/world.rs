@@ -24,7 +24,7 @@ use kalends_core::sync::{CalendarSelection, SyncSettings};
 use kalends_core::time::{MINUTE_MS, Timestamp};
 use kalends_sim::google::{Fault, GoogleEmulator, GoogleSettings};
 use kalends_sim::http::{Delivery, Request};
-use kalends_sim::incident::{Call, End, Key, Recording, Turn};
+use kalends_sim::incident::{Call, End, Key, Recording, Said, Turn};
 
 /// 2026-11-02, a Monday, at midnight UTC.
 pub(crate) const MIDNIGHT: Timestamp = Timestamp::from_ms(1_793_577_600_000);
@@ -85,7 +85,7 @@ pub(crate) struct World {
     recording: Recording,
     /// Each file's lines.
     pub(crate) files: Vec<Vec<Vec<u8>>>,
-    /// The node as it stood at the beginning of each file.
+    key: Key,
     faults: bool,
 }
 
@@ -97,7 +97,8 @@ impl World {
         let google = GoogleEmulator::new(google);
         let ids = google.users().map(|user| UserId::new(&user.email).unwrap());
         let settings = settings(seed, ids.collect());
-        let (recording, head) = Recording::new(&settings, Key::new(seed, 0x5ec2e7));
+        let key = Key::new(seed, 0x5ec2e7);
+        let (recording, head) = Recording::new(&settings, key.clone());
         let mut world = World {
             node: Node::new(MIDNIGHT, settings),
             google,
@@ -112,6 +113,7 @@ impl World {
             notices: Vec::new(),
             recording,
             files: vec![vec![head]],
+            key,
             faults,
         };
         world.turn();
@@ -141,10 +143,10 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let mut outputs = Vec::new();
+        let mut said = Vec::new();
         loop {
             let output = self.node.poll_output();
-            outputs.push(output.clone());
+            said.push(Said::of(&output, &self.key));
             match output {
                 Output::Effect { id, op } => self.begin(id, op),
                 Output::Cancel { id } => self.pending.retain(|(_, other), _| *other != id),
@@ -162,7 +164,7 @@ impl World {
         let turn = Turn {
             at: self.now,
             calls: std::mem::take(&mut self.calls),
-            outputs,
+            said,
         };
         let (line, agrees) = self.recording.turn(turn);
         self.files.last_mut().unwrap().push(line);
