@@ -254,7 +254,7 @@ impl Source for World {
                 })
             } else if shared.dice(20, "503") {
                 Some(FailureKind::Transient { retry_after_ms })
-            } else if shared.dice(30, "410") {
+            } else if shared.dice(60, "410") {
                 Some(FailureKind::Gone { malformed: false })
             } else {
                 None
