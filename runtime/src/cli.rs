@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn flags_of_run_reach_the_settings_they_overrule() {
         let typed = "kalends run --config a.toml --data-dir d --log-format json --log-level debug \
-                     --concurrency -3 --node-name n --http 127.0.0.1:1 --seed 7";
+                     --concurrency -3 --node-name n --http 127.0.0.1:1 --record j --seed 7";
         let cli = Cli::try_parse_from(typed.split_whitespace()).unwrap();
         let Command::Run(run) = cli.command else {
             panic!("not run");
