@@ -68,13 +68,32 @@ fn number(text: &str) -> Option<(u64, &str)> {
     Some((u64::from_str_radix(digits, 16).ok()?, &text[HEX_DIGITS..]))
 }
 
+impl Pseudonym {
+    /// As text, the quick way: a recording makes some thousands a second.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(PREFIX.len() + 2 * HEX_DIGITS + 1);
+        text.push_str(PREFIX);
+        push_number(&mut text, self.name);
+        if let Some(carried) = self.carried {
+            text.push('-');
+            push_number(&mut text, carried);
+        }
+        text
+    }
+}
+
+fn push_number(text: &mut String, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for place in (0..HEX_DIGITS).rev() {
+        let digit = (number >> (4 * place)) & 0xf;
+        text.push(char::from(DIGITS[digit as usize]));
+    }
+}
+
 impl fmt::Display for Pseudonym {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{PREFIX}{:016x}", self.name)?;
-        match self.carried {
-            Some(carried) => write!(formatter, "-{carried:016x}"),
-            None => Ok(()),
-        }
+        formatter.write_str(&self.text())
     }
 }
 

@@ -88,7 +88,7 @@ impl Writer {
 
     fn write(&mut self, turn: Turn) -> Result<Next, String> {
         let (line, agrees) = self.recording.turn(turn);
-        self.files.write(&line)?;
+        self.files.write(line)?;
         if let Err(error) = agrees {
             tracing::error!("recording ends, please report it: {error}");
             self.end(End::Differs)?;
@@ -104,7 +104,7 @@ impl Writer {
 
     fn end(&mut self, end: End) -> Result<(), String> {
         let line = self.recording.end(end);
-        self.files.write(&line)?;
+        self.files.write(line)?;
         self.files.flush()
     }
 }

@@ -24,6 +24,8 @@ use super::told::Told;
 pub const FORMAT: u32 = 1;
 /// The longest line, in bytes: a head with a hundred thousand users and many large pages under way stays below it.
 pub const LINE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How much memory of a long line is kept for the next ones, in bytes.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Hexadecimal digits of a line's hash.
 const HASH_DIGITS: usize = 16;
 /// Characters of one decision: its kind and eight digits.
@@ -181,6 +183,8 @@ impl std::error::Error for JournalError {}
 #[derive(Debug, Default)]
 pub struct Writer {
     hash: u64,
+    /// The last line: its memory is used again.
+    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -194,13 +198,23 @@ impl Writer {
     ///
     /// # Panics
     /// Never for what a recorder writes: all of it is plain data.
-    pub fn line(&mut self, line: &Line) -> Vec<u8> {
-        let mut bytes = vec![b' '; HASH_DIGITS + 1];
-        serde_json::to_writer(&mut bytes, line).expect("plain values always become JSON");
+    pub fn line(&mut self, line: &Line) -> &[u8] {
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        bytes.resize(HASH_DIGITS + 1, b' ');
+        serde_json::to_writer(&mut *bytes, line).expect("plain values always become JSON");
         self.hash = link(self.hash, &bytes[HASH_DIGITS + 1..]);
         bytes[..HASH_DIGITS].copy_from_slice(format!("{:016x}", self.hash).as_bytes());
         bytes.push(b'\n');
-        bytes
+        &self.bytes
+    }
+
+    /// The line that was made last.
+    pub(super) fn last(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -287,9 +301,12 @@ struct BegunHead {
 
 /// Decisions as a line holds them.
 pub(super) fn write_decision(text: &mut String, decision: Decision) {
-    use fmt::Write as _;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     text.push(decision.kind as u8 as char);
-    let _ = write!(text, "{:08x}", decision.digest);
+    for place in (0..DECISION_CHARS - 1).rev() {
+        let digit = (decision.digest >> (4 * place)) & 0xf;
+        text.push(char::from(DIGITS[digit as usize]));
+    }
 }
 
 /// The decision at `index`, if there is one that can be read.

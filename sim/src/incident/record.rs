@@ -83,11 +83,11 @@ impl Recording {
             writer: Writer::new(),
             digest: 0,
         };
-        let head = recording.head(Standing::Begins(Box::new(hidden)));
+        let head = recording.head(Standing::Begins(Box::new(hidden))).to_vec();
         (recording, head)
     }
 
-    fn head(&mut self, standing: Standing) -> Vec<u8> {
+    fn head(&mut self, standing: Standing) -> &[u8] {
         self.writer = Writer::new();
         self.writer.line(&Line::Head(Box::new(Head {
             format: FORMAT,
@@ -102,7 +102,7 @@ impl Recording {
     ///
     /// # Errors
     /// If the shadow decided otherwise than the node.
-    pub fn turn(&mut self, turn: Turn) -> (Vec<u8>, Result<(), ReplayError>) {
+    pub fn turn(&mut self, turn: Turn) -> (&[u8], Result<(), ReplayError>) {
         let calls = turn.calls.into_iter();
         let told = calls.map(|call| match call.input {
             None => Told::Timeout,
@@ -124,22 +124,23 @@ impl Recording {
             decided,
             digest: self.digest,
         });
-        let bytes = self.writer.line(&line);
+        self.writer.line(&line);
         let Line::Step(step) = line else {
             unreachable!("made above");
         };
-        (bytes, self.shadow.step(step, &mut |_| {}))
+        let agrees = self.shadow.step(step, &mut |_| {});
+        (self.writer.last(), agrees)
     }
 
     /// The last line of a file.
-    pub fn end(&mut self, end: End) -> Vec<u8> {
+    pub fn end(&mut self, end: End) -> &[u8] {
         self.writer.line(&Line::End(end))
     }
 
     /// The last line of this file and the first of the next; `None` before the first turn.
     pub fn rotate(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
         let standing = self.shadow.standing()?;
-        let last = self.end(End::Rotated);
-        Some((last, self.head(standing)))
+        let last = self.end(End::Rotated).to_vec();
+        Some((last, self.head(standing).to_vec()))
     }
 }

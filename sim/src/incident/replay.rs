@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use kalends_core::node::Node;
 use kalends_core::node::io::{EffectId, Op, Output};
 use kalends_core::node::settings::NodeSettings;
+use kalends_core::queue::command::Command;
 use kalends_core::time::Timestamp;
 
 use super::decision::{Kind, decision};
@@ -98,6 +99,17 @@ pub struct Ended {
     pub in_flight: Vec<(EffectId, Op)>,
     /// What the store told it in this journal.
     pub known: Known,
+}
+
+/// Whether a cursor has to be read for the digest of `output`: that costs as much as all the rest.
+fn holds_cursor(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Effect {
+            op: Op::Store(Command::Complete { .. } | Command::Checkpoint { .. }),
+            ..
+        }
+    )
 }
 
 /// A node that is told again what it was told.
@@ -218,8 +230,14 @@ impl Replay {
         }
         for index in 0.. {
             let output = node.poll_output();
-            let decided = decision(&output, &Hidden);
             let recorded = read_decision(&step.decided, index);
+            let decided = match (&self.known, recorded) {
+                // A shadow is not shown each cursor: what is wrong with one shows in the next request.
+                (None, Some(recorded)) if holds_cursor(&output) && recorded.kind == Kind::Store => {
+                    recorded
+                }
+                _ => decision(&output, &Hidden),
+            };
             if recorded != Some(decided) {
                 return Err(ReplayError::Differs {
                     turn,

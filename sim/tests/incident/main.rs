@@ -189,7 +189,7 @@ fn forge(file: &[Vec<u8>], mut change: impl FnMut(usize, &mut serde_json::Value)
         let Ok(line) = serde_json::from_value::<Line>(value) else {
             continue;
         };
-        forged.push(writer.line(&line));
+        forged.push(writer.line(&line).to_vec());
     }
     forged
 }

@@ -167,7 +167,7 @@ impl World {
             said,
         };
         let (line, agrees) = self.recording.turn(turn);
-        self.files.last_mut().unwrap().push(line);
+        self.files.last_mut().unwrap().push(line.to_vec());
         if let Err(error) = agrees {
             panic!("the shadow decided otherwise: {error}: {error:?}");
         }
@@ -180,7 +180,7 @@ impl World {
     }
 
     pub(crate) fn end(&mut self, end: End) {
-        let line = self.recording.end(end);
+        let line = self.recording.end(end).to_vec();
         self.files.last_mut().unwrap().push(line);
     }
 
