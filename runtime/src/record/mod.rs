@@ -25,9 +25,8 @@ use kalends_core::node::Node;
 use kalends_core::node::io::{EffectResult, Input, Output};
 use kalends_core::node::settings::NodeSettings;
 use kalends_core::queue::command::{Reply, Stamped};
-use kalends_core::sync::convert::text_bytes;
 use kalends_core::time::Timestamp;
-use kalends_sim::incident::{Call, Key, Recording, Said, Turn};
+use kalends_sim::incident::{Hider, Key, Recording, Said, Told, Turn};
 
 use crate::wiring::{Refused, fresh_seed};
 
@@ -37,8 +36,10 @@ pub use files::{key_beside, key_path};
 pub const TURNS_WAITING_MAX: usize = 8_192;
 /// How much text may wait for the writer, in bytes.
 pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What a turn, an event, a lease is counted as beside its text, in bytes.
+/// What a turn, a lease, a user is counted as, in bytes.
 const OVERHEAD_BYTES: usize = 256;
+/// What a hidden event is counted as, in bytes: an id that is too long is the most.
+const EVENT_BYTES: usize = 1_024;
 
 /// How much of a journal is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +62,12 @@ impl Default for Bounds {
 /// The driver's end: it is told what the node is told and says, and hands it on.
 #[derive(Debug)]
 pub struct Recorder {
-    key: Key,
+    hider: Hider,
     /// `None`: the recording has ended.
     turns: Option<SyncSender<(usize, Turn)>>,
     waiting_bytes: Arc<AtomicUsize>,
     gap: Arc<AtomicBool>,
-    calls: Vec<Call>,
+    told: Vec<Told>,
     said: Vec<Said>,
     weight_bytes: usize,
 }
@@ -97,7 +98,8 @@ impl Recorder {
     ) -> Result<(Recorder, Journal), Refused> {
         let refuse = |detail: String| Refused::bad_input(format!("record.file: {detail}"));
         let key = files::own_key(path, || Key::new(fresh_seed(), fresh_seed())).map_err(refuse)?;
-        let (recording, head) = Recording::new(settings, key.clone());
+        let (recording, head) = Recording::new(settings, key);
+        let hider = recording.hider().clone();
         let files = files::Files::begin(path, bounds, &head).map_err(refuse)?;
         let (sender, receiver) = sync_channel(TURNS_WAITING_MAX);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
@@ -114,11 +116,11 @@ impl Recorder {
             .spawn(move || writer.run())
             .map_err(|error| refuse(format!("the system gives no thread: {error}")))?;
         let recorder = Recorder {
-            key,
+            hider,
             turns: Some(sender),
             waiting_bytes,
             gap,
-            calls: Vec::new(),
+            told: Vec::new(),
             said: Vec::new(),
             weight_bytes: 0,
         };
@@ -138,16 +140,13 @@ impl Recorder {
             _ => None,
         };
         self.weight_bytes += input.map_or(0, weight_bytes);
-        self.calls.push(Call {
-            input: input.cloned(),
-            calendar_hash,
-        });
+        self.told.push(self.hider.told(input, calendar_hash));
     }
 
     /// The node said this.
     pub fn said(&mut self, output: &Output) {
         if self.turns.is_some() {
-            self.said.push(Said::of(output, &self.key));
+            self.said.push(Said::of(output, &self.hider));
         }
     }
 
@@ -158,7 +157,7 @@ impl Recorder {
         };
         let turn = Turn {
             at,
-            calls: std::mem::take(&mut self.calls),
+            told: std::mem::take(&mut self.told),
             said: std::mem::take(&mut self.said),
         };
         let weight_bytes = std::mem::take(&mut self.weight_bytes) + OVERHEAD_BYTES;
@@ -185,17 +184,15 @@ impl Recorder {
     }
 }
 
-/// How much text a copy of `input` holds, roughly.
+/// How much memory `input` takes when it is hidden, roughly.
 fn weight_bytes(input: &Input) -> usize {
     let Input::Done { result, .. } = input else {
         return 0;
     };
     match result {
-        EffectResult::Fetch(Ok(FetchReply::Events(page))) => page
-            .events
-            .iter()
-            .map(|event| text_bytes(event) + 2 * OVERHEAD_BYTES)
-            .sum(),
+        EffectResult::Fetch(Ok(FetchReply::Events(page))) => {
+            (page.events.len() + page.unreadable.len()) * EVENT_BYTES
+        }
         EffectResult::Fetch(Ok(FetchReply::Calendars(page))) => {
             page.calendars.len() * OVERHEAD_BYTES
         }

@@ -209,7 +209,7 @@ fn a_writer_that_cannot_keep_up_ends_the_journal_with_a_gap_and_blocks_nobody() 
         node.handle_timeout(now);
         turn(&mut recorder, &mut node);
     }
-    assert!(recorder.calls.is_empty() && recorder.said.is_empty());
+    assert!(recorder.told.is_empty() && recorder.said.is_empty());
     drop(recorder);
     journal.0.join().unwrap();
     assert_eq!(replay(&path), (0, Some(End::Gap)));

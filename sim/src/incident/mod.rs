@@ -37,6 +37,6 @@ pub use hash::Key;
 pub use journal::{
     End, FORMAT, Head, JournalError, LINE_BYTES_MAX, Line, Reader, Standing, Step, Writer,
 };
-pub use record::{Call, Recording, Said, Turn};
+pub use record::{Recording, Said, Turn};
 pub use replay::{Ended, Replay, ReplayError, Seen};
-pub use told::{Outcome, Page, Told};
+pub use told::{Hider, Outcome, Page, Told};

@@ -3,7 +3,7 @@
 //! It steps a shadow of the node, the machine that a replay will be, over the hidden inputs. So each line is known to
 //! replay when it is written, and a new file can begin at any turn.
 
-use kalends_core::node::io::{Input, Op, Output};
+use kalends_core::node::io::{Op, Output};
 use kalends_core::node::settings::NodeSettings;
 use kalends_core::time::Timestamp;
 
@@ -13,23 +13,13 @@ use super::journal::{End, FORMAT, Head, Line, Standing, Step, Writer, roll, writ
 use super::replay::{Replay, ReplayError};
 use super::told::{Hider, Told};
 
-/// One call of the driver.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Call {
-    /// What the node was told by [`Node::handle_input`](kalends_core::node::Node::handle_input); `None`:
-    /// [`Node::handle_timeout`](kalends_core::node::Node::handle_timeout).
-    pub input: Option<Input>,
-    /// For a page of events: what [`Node::calendar_hash`](kalends_core::node::Node::calendar_hash) said before.
-    pub calendar_hash: Option<u64>,
-}
-
 /// What a driver told a node between two rounds of asking it, and what the node said then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     /// The driver's clock.
     pub at: Timestamp,
-    /// The calls, in order; none, when the node was only made.
-    pub calls: Vec<Call>,
+    /// What the node was told, in order, by [`Hider::told`]; nothing, when the node was only made.
+    pub told: Vec<Told>,
     /// The outputs, in order; the last one is a timeout or the end.
     pub said: Vec<Said>,
 }
@@ -46,11 +36,11 @@ pub enum Said {
 impl Said {
     /// What is handed on of `output`.
     #[must_use]
-    pub fn of(output: &Output, key: &Key) -> Self {
+    pub fn of(output: &Output, hider: &Hider) -> Self {
         match output {
             Output::Effect {
                 op: Op::Graph(_), ..
-            } => Said::Decision(decision(output, key)),
+            } => Said::Decision(decision(output, hider.key())),
             output => Said::Output(output.clone()),
         }
     }
@@ -87,6 +77,12 @@ impl Recording {
         (recording, head)
     }
 
+    /// What hides for it.
+    #[must_use]
+    pub fn hider(&self) -> &Hider {
+        &self.hider
+    }
+
     fn head(&mut self, standing: Standing) -> &[u8] {
         self.writer = Writer::new();
         self.writer.line(&Line::Head(Box::new(Head {
@@ -103,12 +99,6 @@ impl Recording {
     /// # Errors
     /// If the shadow decided otherwise than the node.
     pub fn turn(&mut self, turn: Turn) -> (&[u8], Result<(), ReplayError>) {
-        let calls = turn.calls.into_iter();
-        let told = calls.map(|call| match call.input {
-            None => Told::Timeout,
-            Some(input) => self.hider.input(input, call.calendar_hash),
-        });
-        let told: Vec<Told> = told.collect();
         let mut decided = String::with_capacity(turn.said.len() * 9);
         for said in &turn.said {
             let one = match said {
@@ -120,7 +110,7 @@ impl Recording {
         }
         let line = Line::Step(Step {
             at: turn.at,
-            told,
+            told: turn.told,
             decided,
             digest: self.digest,
         });

@@ -9,7 +9,7 @@
 //! are the operator's own and stay.
 
 use kalends_core::failure::Failure;
-use kalends_core::google::event::{ApiEvent, ApiPerson, ApiTime};
+use kalends_core::google::event::{ApiEvent, ApiTime};
 use kalends_core::google::page::{
     CalendarEntry, CalendarsPage, EventsPage, FetchReply, PageEnd, UnreadableItem,
 };
@@ -100,7 +100,8 @@ pub struct Page {
     sync_token: Option<String>,
 }
 
-/// An event: its structure as it came, its texts as pseudonyms.
+/// An event: its structure as it came, its title as a pseudonym. Description, place and guests are left out: nothing is
+/// decided by them, and a page has many.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Event {
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
@@ -125,12 +126,6 @@ struct Event {
     updated: Option<String>,
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     title: Option<String>,
-    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
-    description: Option<String>,
-    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
-    location: Option<String>,
-    #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
-    attendees: Vec<Option<String>>,
     /// It holds more text than an event may.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     oversized: bool,
@@ -144,7 +139,7 @@ struct When(Option<String>, Option<String>);
 
 /// Hides with one key, for one node's settings.
 #[derive(Clone, Debug)]
-pub(super) struct Hider {
+pub struct Hider {
     key: Key,
     /// Users' pseudonyms carry their phases: something is decided by them.
     with_phase: bool,
@@ -231,18 +226,22 @@ impl Hider {
 
     /// `row_hash`: of the calendar's properties, where `input` is a page of its events
     /// ([`Node::calendar_hash`](kalends_core::node::Node::calendar_hash)).
-    pub(super) fn input(&self, input: Input, row_hash: Option<u64>) -> Told {
+    ///
+    /// `None`: the announced time has come. Nothing personal is copied: what is not hidden here goes nowhere.
+    #[must_use]
+    pub fn told(&self, input: Option<&Input>, row_hash: Option<u64>) -> Told {
         match input {
-            Input::Wake => Told::Wake,
-            Input::Shutdown { deadline } => Told::Shutdown(deadline),
-            Input::Done { id, result } => Told::Done(id, self.result(result, row_hash)),
+            None => Told::Timeout,
+            Some(Input::Wake) => Told::Wake,
+            Some(Input::Shutdown { deadline }) => Told::Shutdown(*deadline),
+            Some(Input::Done { id, result }) => Told::Done(*id, self.result(result, row_hash)),
         }
     }
 
-    fn result(&self, result: EffectResult, row_hash: Option<u64>) -> Outcome {
+    fn result(&self, result: &EffectResult, row_hash: Option<u64>) -> Outcome {
         match result {
             EffectResult::Store(Ok(stamped)) => {
-                Outcome::Store(stamped.now, self.reply(stamped.value))
+                Outcome::Store(stamped.now, self.reply(stamped.value.clone()))
             }
             EffectResult::Store(Err(unavailable)) => Outcome::Away(self.text(&unavailable.detail)),
             EffectResult::Fetch(Ok(FetchReply::Calendars(page))) => {
@@ -252,14 +251,14 @@ impl Hider {
                 Outcome::Events(self.page(page, row_hash))
             }
             EffectResult::Fetch(Err(failure)) => Outcome::FetchFailed(self.failure(failure)),
-            EffectResult::Graph(Ok(reply)) => Outcome::Written(reply),
+            EffectResult::Graph(Ok(reply)) => Outcome::Written(*reply),
             EffectResult::Graph(Err(failure)) => Outcome::WriteFailed(self.failure(failure)),
-            EffectResult::Panicked { detail } => Outcome::Panicked(self.text(&detail)),
+            EffectResult::Panicked { detail } => Outcome::Panicked(self.text(detail)),
         }
     }
 
-    fn failure(&self, failure: Failure) -> Failure {
-        Failure::new(failure.kind, self.text(&failure.detail))
+    fn failure(&self, failure: &Failure) -> Failure {
+        Failure::new(failure.kind.clone(), self.text(&failure.detail))
     }
 
     fn reply(&self, mut reply: Reply) -> Reply {
@@ -362,7 +361,7 @@ impl Hider {
         serde_json::to_string(&progress).expect("plain values always become JSON")
     }
 
-    fn calendars(&self, page: CalendarsPage) -> CalendarsPage {
+    fn calendars(&self, page: &CalendarsPage) -> CalendarsPage {
         let entry = |entry: &CalendarEntry| CalendarEntry {
             id: self.calendar(&entry.id),
             summary: self.maybe(entry.summary.as_ref()),
@@ -373,18 +372,20 @@ impl Hider {
         };
         CalendarsPage {
             calendars: page.calendars.iter().map(entry).collect(),
-            next_page_token: page.next_page_token.map(|token| self.token(&token)),
+            next_page_token: page.next_page_token.as_ref().map(|token| self.token(token)),
         }
     }
 
-    fn page(&self, page: EventsPage, row_hash: Option<u64>) -> Page {
+    fn page(&self, page: &EventsPage, row_hash: Option<u64>) -> Page {
         let zone = row_hash.map(|hash| Pseudonym {
             name: 0,
             carried: Some(self.key.number(hash)),
         });
-        let (next_page, sync_token) = match page.end {
-            PageEnd::Next(token) => (Some(self.token(&token)), None),
-            PageEnd::Done { sync_token } => (None, sync_token.map(|token| self.token(&token))),
+        let (next_page, sync_token) = match &page.end {
+            PageEnd::Next(token) => (Some(self.token(token)), None),
+            PageEnd::Done { sync_token } => {
+                (None, sync_token.as_ref().map(|token| self.token(token)))
+            }
         };
         Page {
             zone: zone.map(|zone| zone.to_string()),
@@ -401,10 +402,6 @@ impl Hider {
     }
 
     fn event(&self, event: &ApiEvent) -> Event {
-        let person = |person: &ApiPerson| {
-            let known = [&person.email, &person.id, &person.display_name];
-            self.maybe(known.into_iter().find_map(Option::as_ref))
-        };
         Event {
             id: event.id.as_ref().map(|id| {
                 if id.is_empty() {
@@ -427,9 +424,6 @@ impl Hider {
             sequence: event.sequence,
             updated: event.updated.as_ref().map(|text| self.time(text)),
             title: self.maybe(event.summary.as_ref()),
-            description: self.maybe(event.description.as_ref()),
-            location: self.maybe(event.location.as_ref()),
-            attendees: event.attendees.iter().map(person).collect(),
             oversized: text_bytes(event) > EVENT_BYTES_MAX,
         }
     }
@@ -559,12 +553,7 @@ impl From<Event> for ApiEvent {
             etag: event.etag,
             status: event.status,
             summary: event.title,
-            description: if event.oversized {
-                Some("~".repeat(EVENT_BYTES_MAX + 1))
-            } else {
-                event.description
-            },
-            location: event.location,
+            description: event.oversized.then(|| "~".repeat(EVENT_BYTES_MAX + 1)),
             updated: event.updated,
             sequence: event.sequence,
             start: event.begin.map(time),
@@ -572,7 +561,7 @@ impl From<Event> for ApiEvent {
             original_start_time: event.original_start.map(time),
             recurrence: event.recurrence,
             recurring_event_id: event.series,
-            // Nothing is decided by who comes.
+            // Nothing is decided by what it is about, where it is and who comes.
             ..ApiEvent::default()
         }
     }

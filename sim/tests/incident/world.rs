@@ -24,7 +24,7 @@ use kalends_core::sync::{CalendarSelection, SyncSettings};
 use kalends_core::time::{MINUTE_MS, Timestamp};
 use kalends_sim::google::{Fault, GoogleEmulator, GoogleSettings};
 use kalends_sim::http::{Delivery, Request};
-use kalends_sim::incident::{Call, End, Key, Recording, Said, Turn};
+use kalends_sim::incident::{End, Key, Recording, Said, Told, Turn};
 
 /// 2026-11-02, a Monday, at midnight UTC.
 pub(crate) const MIDNIGHT: Timestamp = Timestamp::from_ms(1_793_577_600_000);
@@ -79,13 +79,12 @@ pub(crate) struct World {
     wake_at: Timestamp,
     rng: KalendsRng,
     store_away_until: Timestamp,
-    calls: Vec<Call>,
+    told: Vec<Told>,
     pub(crate) finished: bool,
     pub(crate) notices: Vec<Notice>,
     recording: Recording,
     /// Each file's lines.
     pub(crate) files: Vec<Vec<Vec<u8>>>,
-    key: Key,
     faults: bool,
 }
 
@@ -97,8 +96,7 @@ impl World {
         let google = GoogleEmulator::new(google);
         let ids = google.users().map(|user| UserId::new(&user.email).unwrap());
         let settings = settings(seed, ids.collect());
-        let key = Key::new(seed, 0x5ec2e7);
-        let (recording, head) = Recording::new(&settings, key.clone());
+        let (recording, head) = Recording::new(&settings, Key::new(seed, 0x5ec2e7));
         let mut world = World {
             node: Node::new(MIDNIGHT, settings),
             google,
@@ -108,12 +106,11 @@ impl World {
             wake_at: MIDNIGHT,
             rng: substream(seed, "world"),
             store_away_until: MIDNIGHT,
-            calls: Vec::new(),
+            told: Vec::new(),
             finished: false,
             notices: Vec::new(),
             recording,
             files: vec![vec![head]],
-            key,
             faults,
         };
         world.turn();
@@ -132,10 +129,8 @@ impl World {
             }) => self.node.calendar_hash(*id, page),
             _ => None,
         };
-        self.calls.push(Call {
-            input: input.clone(),
-            calendar_hash,
-        });
+        let told = self.recording.hider().told(input.as_ref(), calendar_hash);
+        self.told.push(told);
         match input {
             Some(input) => self.node.handle_input(self.now, input),
             None => self.node.handle_timeout(self.now),
@@ -146,7 +141,7 @@ impl World {
         let mut said = Vec::new();
         loop {
             let output = self.node.poll_output();
-            said.push(Said::of(&output, &self.key));
+            said.push(Said::of(&output, self.recording.hider()));
             match output {
                 Output::Effect { id, op } => self.begin(id, op),
                 Output::Cancel { id } => self.pending.retain(|(_, other), _| *other != id),
@@ -163,7 +158,7 @@ impl World {
         }
         let turn = Turn {
             at: self.now,
-            calls: std::mem::take(&mut self.calls),
+            told: std::mem::take(&mut self.told),
             said,
         };
         let (line, agrees) = self.recording.turn(turn);
