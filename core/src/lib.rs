@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`time`], [`rng`], [`id`], [`failure`] | the values that everything speaks in |
+//! | [`pseudonym`] | what stands in a recording where a person's text stood |
 //! | [`policy`] | schedules, jitter, spread, backoff, limits: small values with one rule each |
 //! | [`queue`] | the Queue machine: a command in, a reply out; jobs, leases, limits, schedules, cursors |
 //! | [`google`] | Google Calendar's protocol: what to ask, how to read an answer |
@@ -69,6 +70,7 @@ pub mod id;
 pub mod node;
 pub mod policy;
 pub mod port;
+pub mod pseudonym;
 pub mod queue;
 pub mod rng;
 pub mod sync;

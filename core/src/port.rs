@@ -2,6 +2,8 @@
 //!
 //! An adapter translates, calls and translates back. It does not retry, sleep or decide.
 
+use serde::{Deserialize, Serialize};
+
 use async_trait::async_trait;
 
 use crate::failure::Failure;
@@ -12,7 +14,7 @@ use crate::id::UserId;
 use crate::queue::command::{Command, Reply, Stamped};
 
 /// The store could not be asked, or did not answer. Whether the command was applied is not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreUnavailable {
     /// What happened and what to do, without secrets.
     pub detail: String,

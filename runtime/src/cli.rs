@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kalends_adapters::bullmq::PREFIX_DEFAULT;
 use kalends_adapters::secret::Secret;
+use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
 use crate::config::{LogFormat, LogLevel, Request};
 
@@ -21,7 +22,8 @@ use crate::config::{LogFormat, LogLevel, Request};
         kalends demo                         see the whole job, with nothing to install\n  \
         kalends config show --defaults       print a complete kalends.toml\n  \
         kalends config check                 explain every mistake in ./kalends.toml\n  \
-        kalends run --config kalends.toml    sync, until SIGTERM or Ctrl-C\n\n\
+        kalends run --config kalends.toml    sync, until SIGTERM or Ctrl-C\n  \
+        kalends replay journal               go through what run --record wrote\n\n\
         Exit codes: 0 done, 1 failed, 2 bad input, or store or port in use (nothing was started)"
 )]
 pub struct Cli {
@@ -41,6 +43,8 @@ pub enum Command {
     Sync(SyncArgs),
     /// Show what is waiting, running, done and failed.
     Status(StatusArgs),
+    /// Go through a journal of run --record: what was decided, why, and whether it would be decided again.
+    Replay(ReplayArgs),
     /// Take over the queue of a service that Kalends replaces.
     Migrate(MigrateArgs),
     /// Check or show the configuration.
@@ -103,7 +107,8 @@ fn word(value: impl ValueEnum) -> String {
 #[command(after_help = "Examples:\n  \
     kalends run\n  \
     kalends run --config /etc/kalends.toml --data-dir /var/lib/kalends --log-format json\n  \
-    KALENDS_REDIS_URL=rediss://cache.example.com KALENDS_REDIS_PREFIX=production kalends run --http 127.0.0.1:7878\n\n\
+    KALENDS_REDIS_URL=rediss://cache.example.com KALENDS_REDIS_PREFIX=production kalends run --http 127.0.0.1:7878\n  \
+    kalends run --record /var/lib/kalends/journal\n\n\
     Stops on SIGTERM or Ctrl-C: running syncs finish, or are handed back after worker.shutdown_ms.")]
 pub struct RunArgs {
     /// Where the configuration comes from.
@@ -118,6 +123,9 @@ pub struct RunArgs {
     /// Serve /healthz and /readyz at this address of this machine, overruling http.listen
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
+    /// Write a journal for kalends replay to this file, overruling record.file; names and texts are hidden in it
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// The seed of all chance in this process, to repeat a run [default: drawn, and logged]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub seed: Option<String>,
@@ -138,6 +146,10 @@ impl RunArgs {
             if let Some(value) = value {
                 request.flags.push((flag, value.clone()));
             }
+        }
+        if let Some(file) = &self.record {
+            let file = file.to_string_lossy().into_owned();
+            request.flags.push(("--record", file));
         }
         request
     }
@@ -195,6 +207,62 @@ pub struct StatusArgs {
     /// Print the state as one line of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `kalends replay`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(after_help = "Examples:\n  \
+    kalends replay journal                            everything that happened, and the verdict\n  \
+    kalends replay journal.1 --quiet                  only the verdict\n  \
+    kalends replay journal --user ada@example.com     one user; needs journal.key beside it\n  \
+    kalends replay journal --user anon-00f1e2d3c4b5a697\n  \
+    kalends replay journal --job calendar-sync        the ticks and fan-outs of a schedule\n  \
+    kalends replay journal --job 1793577600000001     what was done under one lease, by its token\n  \
+    kalends replay journal --quiet --go-on 1h         what would come next in a quiet world\n\n\
+    Each older file (journal.1, journal.2, ...) is a journal of its own. Names in a journal are pseudonyms; journal.key\n\
+    finds a user's: keep it to yourself, and hand on the journal alone.\n\n\
+    Ends with 0 if all decisions are the same again (a journal without an end is replayed up to there, and says so),\n\
+    with 1 if one differs or the journal is damaged, with 2 if it is no journal of this release.")]
+pub struct ReplayArgs {
+    /// The journal
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Show only what concerns this user: a pseudonym, or with the key beside the journal the user's id
+    #[arg(long, value_name = "USER_OR_PSEUDONYM")]
+    pub user: Option<String>,
+    /// Show only what concerns this job: a lease's token, or a schedule's name
+    #[arg(long, value_name = "TOKEN_OR_SCHEDULE")]
+    pub job: Option<String>,
+    /// Show only the verdict
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Then go on for this long in a quiet world: like 90s, 15m, 1h, at most 7d
+    #[arg(long, value_name = "TIME", value_parser = go_on_ms)]
+    pub go_on: Option<u64>,
+    /// Print one JSON object a line; the last one is the verdict
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The longest time to go on for, in milliseconds.
+const GO_ON_MS_MAX: u64 = 7 * DAY_MS;
+
+fn go_on_ms(text: &str) -> Result<u64, String> {
+    let units = [
+        ("ms", 1),
+        ("s", SECOND_MS),
+        ("m", MINUTE_MS),
+        ("h", HOUR_MS),
+        ("d", DAY_MS),
+    ];
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = units
+        .iter()
+        .find(|(unit, _)| *unit == &text[digits.len()..]);
+    let time_ms = unit.and_then(|(_, ms)| digits.parse::<u64>().ok()?.checked_mul(*ms));
+    time_ms
+        .filter(|ms| *ms <= GO_ON_MS_MAX)
+        .ok_or_else(|| "write a time like 90s, 15m or 1h, at most 7d".to_owned())
 }
 
 /// What a queue is taken over from.
@@ -349,7 +417,7 @@ mod tests {
     #[test]
     fn flags_of_run_reach_the_settings_they_overrule() {
         let typed = "kalends run --config a.toml --data-dir d --log-format json --log-level debug \
-                     --concurrency -3 --node-name n --http 127.0.0.1:1 --seed 7";
+                     --concurrency -3 --node-name n --http 127.0.0.1:1 --record j --seed 7";
         let cli = Cli::try_parse_from(typed.split_whitespace()).unwrap();
         let Command::Run(run) = cli.command else {
             panic!("not run");

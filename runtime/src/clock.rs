@@ -1,8 +1,9 @@
 //! Clocks for drivers: the system's, and a steady one that may run faster than the world.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kalends_core::time::{Clock, Timestamp};
+use tokio::time::Instant;
 
 /// The system's wall clock. It may step; the store's clock of the embedded mode is this one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +20,7 @@ impl Clock for SystemClock {
 
 /// A clock that never steps: it starts at a given time and follows the monotonic clock from there, `rate` times as fast.
 ///
+/// It reads the monotonic clock by way of tokio: they are the same, but a test that pauses tokio's time pauses this, too.
 /// Drivers use it at rate 1. The demo runs a quarter of an hour in seconds by a higher rate.
 #[derive(Clone, Copy, Debug)]
 pub struct SteadyClock {

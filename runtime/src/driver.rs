@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::clock::SteadyClock;
+use crate::record::Recorder;
 
 /// So many results at the most are told to the node before it is asked again what to do: those that came together are
 /// followed by one claim for all of them.
@@ -43,13 +44,30 @@ pub struct Effects {
 ///
 /// `observe` sees every notice, in order.
 pub async fn drive(
+    node: Node,
+    ports: Ports,
+    clock: SteadyClock,
+    shutdown: watch::Receiver<Option<Timestamp>>,
+    effects: Arc<Effects>,
+    observe: impl FnMut(&Node, &Notice),
+) {
+    let begun = clock.now();
+    drive_recorded(node, begun, ports, clock, shutdown, effects, observe, None).await;
+}
+
+/// As [`drive`], with a journal of it all. `begun` is the time with which the node was made.
+#[allow(clippy::too_many_arguments)] // one call each in `drive` and in `handle`, and nobody else's concern
+pub(crate) async fn drive_recorded(
     mut node: Node,
+    begun: Timestamp,
     ports: Ports,
     clock: SteadyClock,
     mut shutdown: watch::Receiver<Option<Timestamp>>,
     effects: Arc<Effects>,
     mut observe: impl FnMut(&Node, &Notice),
+    mut recorder: Option<Recorder>,
 ) {
+    let mut now = begun;
     let ports = Arc::new(ports);
     let store = Arc::clone(&ports.store);
     let mut woken = store.wait_for_wake();
@@ -57,7 +75,14 @@ pub async fn drive(
     let mut running = Running::default();
     loop {
         let wake_at = loop {
-            match node.poll_output() {
+            let output = node.poll_output();
+            if let Some(recorder) = &mut recorder {
+                recorder.said(&output);
+                if matches!(output, Output::Timeout { .. } | Output::Finished) {
+                    recorder.turn_ends(now);
+                }
+            }
+            match output {
                 Output::Effect { id, op } => {
                     let handle = tasks.spawn(perform(Arc::clone(&ports), op, Arc::clone(&effects)));
                     running.begin(id, handle);
@@ -68,18 +93,24 @@ pub async fn drive(
                 Output::Finished => return,
             }
         };
+        // In this order, so that a run on paused time is the same each time. Nobody starves: ended tasks are told below
+        // whatever came first, and with every input the node does all that is due.
         let input = tokio::select! {
-            Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => running.end(ended),
-            () = tokio::time::sleep(clock.wait_until(wake_at)) => None,
+            biased;
+            Ok(()) = shutdown.changed() => {
+                shutdown.borrow_and_update().map(|deadline| Input::Shutdown { deadline })
+            }
             () = &mut woken => {
                 woken = store.wait_for_wake();
                 Some(Input::Wake)
             }
-            Ok(()) = shutdown.changed() => {
-                shutdown.borrow_and_update().map(|deadline| Input::Shutdown { deadline })
-            }
+            Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => running.end(ended),
+            () = tokio::time::sleep(clock.wait_until(wake_at)) => None,
         };
-        let now = clock.now();
+        now = clock.now();
+        if let Some(recorder) = &mut recorder {
+            recorder.told(&node, input.as_ref());
+        }
         match input {
             Some(input) => node.handle_input(now, input),
             None => node.handle_timeout(now),
@@ -89,6 +120,9 @@ pub async fn drive(
                 break;
             };
             if let Some(input) = running.end(ended) {
+                if let Some(recorder) = &mut recorder {
+                    recorder.told(&node, Some(&input));
+                }
                 node.handle_input(now, input);
             }
         }

@@ -84,8 +84,9 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError};
 
 use crate::clock::{SteadyClock, SystemClock};
-use crate::driver::{Effects, Ports, drive};
+use crate::driver::{Effects, Ports, drive_recorded};
 use crate::notices;
+use crate::record::Recorder;
 
 /// What a started node is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,17 +183,33 @@ pub fn start(settings: NodeSettings, ports: Ports) -> Handle {
 pub fn start_observed(
     settings: NodeSettings,
     ports: Ports,
+    observe: impl FnMut(&Notice) + Send + 'static,
+) -> Handle {
+    start_recorded(settings, ports, observe, None)
+}
+
+/// As [`start_observed`], with a journal of it all, if there is to be one: see [`record`](crate::record).
+///
+/// # Panics
+/// As [`start`].
+#[must_use]
+pub fn start_recorded(
+    settings: NodeSettings,
+    ports: Ports,
     mut observe: impl FnMut(&Notice) + Send + 'static,
+    recorder: Option<Recorder>,
 ) -> Handle {
     let clock = SteadyClock::new(SystemClock.now(), 1);
-    let node = Node::new(clock.now(), settings);
+    let begun = clock.now();
+    let node = Node::new(begun, settings);
     let (stop, stopped) = watch::channel(None);
     let readiness = Arc::new(watch::Sender::new(Readiness::Starting));
     let store = AnyStore(Arc::clone(&ports.store));
     let followed = Arc::clone(&readiness);
     let mut log = notices::Log::default();
-    let driven = tokio::spawn(drive(
+    let driven = tokio::spawn(drive_recorded(
         node,
+        begun,
         ports,
         clock,
         stopped,
@@ -207,6 +224,7 @@ pub fn start_observed(
             });
             observe(notice);
         },
+        recorder,
     ));
     let driver = driven.abort_handle();
     let told = Arc::clone(&readiness);

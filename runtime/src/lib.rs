@@ -9,6 +9,7 @@
 //! | [`wiring`] | from a configuration to a node and its ports |
 //! | [`handle`] | [`start`]: a node inside another program, asked and stopped by a handle |
 //! | [`driver`] | the loop that performs what the node names |
+//! | [`record`] | the journal of `kalends run --record`: its thread and its files |
 //! | [`http`] | health and readiness over HTTP |
 //! | [`clock`] | clocks for drivers |
 //! | [`commands`], [`cli`], [`exit`], [`logging`], [`say`] | the `kalends` command |
@@ -29,6 +30,7 @@ pub mod http;
 pub mod logging;
 pub mod migrate;
 pub mod notices;
+pub mod record;
 pub mod say;
 pub mod wiring;
 

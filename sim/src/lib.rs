@@ -13,6 +13,7 @@
 //! | [`marks`] | places that a batch must reach sometimes |
 //! | [`scenario`] | named plans with an expectation |
 //! | [`report`] | what came of a run |
+//! | [`incident`] | what a node in production met, recorded and replayed |
 //!
 //! ```
 //! use kalends_sim::plan::{FaultKind, Plan};
@@ -54,6 +55,7 @@
 pub mod google;
 pub mod graph;
 pub mod http;
+pub mod incident;
 pub mod invariants;
 pub mod marks;
 pub mod neo4j;

@@ -5,6 +5,8 @@
 //! free, or none works any more, the claim goes out at once. That is asked for only if the last claim was filled: if it
 //! was not, nothing more was due, and the store said when to ask again.
 
+use serde::{Deserialize, Serialize};
+
 use super::link::Purpose;
 use super::{HELD_PER_SLOT, Node};
 use crate::queue::command::{BATCH_MAX, Command, LeaseRef, Reply};
@@ -24,7 +26,7 @@ const CLAIM_LINGER_MS: u64 = 2;
 const FAN_OUT_CLAIM_GAP_MS: u64 = 250;
 
 /// When to claim, and whether a claim is under way.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ClaimState {
     in_flight: bool,
     /// For how many syncs the last claim asked.
@@ -78,7 +80,7 @@ impl ClaimState {
 }
 
 /// When to send a heartbeat, and whether one is under way.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct HeartbeatState {
     in_flight: bool,
     /// On the driver's clock.

@@ -13,23 +13,23 @@ use crate::queue::command::{Command, LeaseRef, NewJob, Priority};
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
-/// How far a fan-out came.
+/// How far a fan-out came: the text that the queue keeps for it, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Progress {
+pub struct Progress {
     /// The tick: another one begins anew.
-    tick: Timestamp,
+    pub tick: Timestamp,
     /// The users are laid out from here.
-    base: Timestamp,
+    pub base: Timestamp,
     /// How many were due at the start: the places are dealt by it.
-    total: u64,
+    pub total: u64,
     /// Users laid out so far.
-    index: u64,
+    pub index: u64,
     /// The last of them.
-    after: Option<(Timestamp, UserId)>,
+    pub after: Option<(Timestamp, UserId)>,
 }
 
 /// One fan-out, under one lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct FanOut {
     pub(super) source: SourceName,
     tick: Timestamp,

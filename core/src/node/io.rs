@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 pub struct EffectId(pub u64);
 
 /// What the driver is to do.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Send this command to the store.
     Store(Command),
@@ -29,7 +29,7 @@ pub enum Op {
 }
 
 /// How an effect ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EffectResult {
     /// Of [`Op::Store`].
     Store(Result<Stamped<Reply>, StoreUnavailable>),
@@ -45,7 +45,7 @@ pub enum EffectResult {
 }
 
 /// What the driver tells the node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// An effect ended.
     Done {

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::io::{EffectId, EffectResult, Notice};
 use crate::failure::Failure;
 use crate::id::ScheduleName;
@@ -20,7 +22,7 @@ const STORE_RETRY_BASE_MS: u64 = 100;
 const CLOCK_NOTICE_MS: u64 = 1_000;
 
 /// On whose behalf an effect is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Purpose {
     Boot,
     FirstSync,
@@ -46,7 +48,7 @@ impl Purpose {
 }
 
 /// An effect that ended, or is to end.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct InFlight {
     pub(super) purpose: Purpose,
     /// A store command that may have to be sent again.
@@ -57,7 +59,7 @@ pub(super) struct InFlight {
 }
 
 /// What sort of effect it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum EffectKind {
     Store,
     Fetch,
@@ -91,7 +93,7 @@ impl InFlight {
 }
 
 /// The effects under way: at most a few for the node itself and one for each job that it holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Effects {
     /// Boxed, as the map moves its entries about when one comes or goes.
     in_flight: BTreeMap<EffectId, Box<InFlight>>,
@@ -139,13 +141,17 @@ impl Effects {
         self.end(id).map(|late| (id, late))
     }
 
+    pub(super) fn purpose(&self, id: EffectId) -> Option<&Purpose> {
+        self.in_flight.get(&id).map(|effect| &effect.purpose)
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 }
 
 /// An outage of the store, as seen from here.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Away {
     since: Timestamp,
     failures: u32,
@@ -153,7 +159,7 @@ struct Away {
 }
 
 /// The store as seen from here: its clock, and whether it answers.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct StoreLink {
     /// Store time minus the driver's time, in milliseconds.
     offset_ms: i64,

@@ -42,18 +42,23 @@ pub mod settings;
 mod slots;
 mod ticks;
 
+pub use fan_out::Progress as FanOutProgress;
+
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
+use crate::google::page::EventsPage;
 use crate::id::{ScheduleName, SourceName};
-use crate::queue::command::{Command, Reply};
+use crate::queue::command::{Command, LeaseRef, Reply};
 use crate::rng::{KalendsRng, substream};
 use crate::time::Timestamp;
 use boot::boot_commands;
 use claims::{ClaimState, HeartbeatState};
-use io::{EffectResult, Input, Notice, Op, Output, Reason};
+use io::{EffectId, EffectResult, Input, Notice, Op, Output, Reason};
 use link::{EffectKind, Effects, InFlight, Purpose, StoreLink};
 use settings::NodeSettings;
-use slots::Slots;
+use slots::{Slots, Work};
 use ticks::TickView;
 
 /// Fan-outs at a time in one process: a lane of their own.
@@ -70,9 +75,14 @@ pub const SCHEDULES_REFRESH_MS: u64 = 60_000;
 pub const HAND_BACK_MS: u64 = 2_000;
 
 /// One process of the fleet. See the [module documentation](self).
-#[derive(Debug)]
+///
+/// It is a value: a copy, also one that was written and read back while [`is_drained`](Node::is_drained), goes on as the
+/// original does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     settings: NodeSettings,
+    /// What was decided and not yet asked for; a copy is only written when all was asked for.
+    #[serde(skip)]
     outputs: VecDeque<Output>,
     /// Something happened at this time, and what is due since then is not done yet (the driver's clock).
     due_at: Option<Timestamp>,
@@ -199,6 +209,36 @@ impl Node {
     #[must_use]
     pub fn held_jobs(&self) -> usize {
         self.slots.len()
+    }
+
+    /// What it was told at its start.
+    #[must_use]
+    pub fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+
+    /// The jobs whose leases this process holds, with the attempt and the tick of each.
+    pub fn leases(&self) -> impl Iterator<Item = (&LeaseRef, u32, Option<Timestamp>)> + '_ {
+        self.slots.facts()
+    }
+
+    /// Whether anything that was decided waits to be asked for: only a node without may be copied by serialisation.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.outputs.is_empty() && self.due_at.is_none()
+    }
+
+    /// The hash by which the job that waits for `id` will see whether `page` changes its calendar's own properties. For
+    /// recordings, which tell the hash instead of the properties; changes nothing.
+    #[must_use]
+    pub fn calendar_hash(&self, id: EffectId, page: &EventsPage) -> Option<u64> {
+        let Purpose::Job(token) = self.effects.purpose(id)? else {
+            return None;
+        };
+        match &self.slots.get(*token)?.work {
+            Work::Sync { machine, .. } => machine.row_hash(page),
+            Work::FanOut(_) => None,
+        }
     }
 
     /// The store's time when the driver's clock says `now`.

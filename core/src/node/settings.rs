@@ -1,5 +1,7 @@
 //! What a node is told at its start.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{ScheduleName, SourceName, UserId, WorkerId};
 use crate::policy::backoff::Backoff;
 use crate::policy::jitter::Jitter;
@@ -9,7 +11,7 @@ use crate::queue::state::SourceSettings;
 use crate::sync::SyncSettings;
 
 /// One source, and the users that this process's configuration names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDefinition {
     /// Its name.
     pub name: SourceName,
@@ -23,7 +25,7 @@ pub struct SourceDefinition {
 }
 
 /// How long one effect may take before it is given up, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadlines {
     /// A store command. Default 10 s.
     pub store_ms: u64,
@@ -44,7 +46,7 @@ impl Default for Deadlines {
 }
 
 /// What a node is told at its start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeSettings {
     /// This incarnation of this process; never used again.
     pub worker: WorkerId,

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::fan_out::FanOut;
 use super::io::EffectId;
 use crate::failure::{Failure, LimitScope};
@@ -13,7 +15,7 @@ use crate::sync::SyncMachine;
 use crate::time::Timestamp;
 
 /// What a job does.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Work {
     Sync {
         source: SourceName,
@@ -23,7 +25,7 @@ pub(super) enum Work {
 }
 
 /// How a job ends, told to the store and not yet acknowledged.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Ending {
     Done(CommitOutcome),
     Retried { failure: Failure, at: Timestamp },
@@ -33,7 +35,7 @@ pub(super) enum Ending {
 }
 
 /// One job under one lease.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Slot {
     pub(super) lease: LeaseRef,
     pub(super) attempt: u32,
@@ -75,7 +77,7 @@ impl Slot {
 }
 
 /// Jobs of each lane.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct Count {
     syncs: u32,
     fan_outs: u32,
@@ -91,7 +93,7 @@ impl Count {
 }
 
 /// All jobs that are here.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Slots {
     /// Boxed, as the map moves its entries about when one comes or goes.
     by_token: BTreeMap<LeaseToken, Box<Slot>>,
@@ -158,6 +160,11 @@ impl Slots {
 
     pub(super) fn tokens(&self) -> impl Iterator<Item = LeaseToken> + '_ {
         self.by_token.keys().copied()
+    }
+
+    pub(super) fn facts(&self) -> impl Iterator<Item = (&LeaseRef, u32, Option<Timestamp>)> + '_ {
+        let slots = self.by_token.values();
+        slots.map(|slot| (&slot.lease, slot.attempt, slot.nominal_at))
     }
 
     pub(super) fn leases(&self) -> impl Iterator<Item = &LeaseRef> + '_ {

@@ -3,6 +3,8 @@
 //! A tick follows from the stored last tick and the definition alone, never from a chain of "next" ones: whoever comes
 //! first records it, the others hear where the schedule stands now.
 
+use serde::{Deserialize, Serialize};
+
 use super::Node;
 use super::io::Notice;
 use super::link::Purpose;
@@ -17,7 +19,7 @@ const TICK_RETRY_MS: u64 = 250;
 const PERIOD_MS_DEFAULT: u64 = 15 * MINUTE_MS;
 
 /// A schedule as this node last heard of it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct TickView {
     pub(super) state: ScheduleState,
     pub(super) in_flight: bool,

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::UserId;
+use crate::pseudonym::Pseudonym;
 use crate::rng::stable_hash;
 
 /// The distance between two users unless configured otherwise, in milliseconds.
@@ -63,12 +64,18 @@ impl Spread {
                 even.min(index.saturating_mul(*step_ms_max))
             }
             Spread::Phase => {
-                let hash = stable_hash(PHASE_SEED, user.as_str().as_bytes());
-                let scaled = (u128::from(hash) * u128::from(period_ms)) >> u64::BITS;
+                let scaled = (u128::from(phase(user)) * u128::from(period_ms)) >> u64::BITS;
                 u64::try_from(scaled).expect("hash < 2^64, so this is below period_ms")
             }
         }
     }
+}
+
+/// The place of a user under [`Spread::Phase`], as a fraction of the period: of 2^64. A pseudonym has its user's.
+#[must_use]
+pub fn phase(user: &UserId) -> u64 {
+    Pseudonym::carried_by(user.as_str())
+        .unwrap_or_else(|| stable_hash(PHASE_SEED, user.as_str().as_bytes()))
 }
 
 #[cfg(test)]
@@ -122,6 +129,19 @@ mod tests {
             tenths.iter().all(|count| (850..=1_150).contains(count)),
             "{tenths:?}"
         );
+    }
+
+    #[test]
+    fn a_pseudonym_stands_where_its_user_stands() {
+        let ada = user(1);
+        let pseudonym = Pseudonym {
+            name: 7,
+            carried: Some(phase(&ada)),
+        };
+        let hidden = UserId::new(&pseudonym.to_string()).unwrap();
+        let place = |user: &UserId| Spread::Phase.offset_ms(0, 1, user, QUARTER_MS);
+        assert_eq!(place(&hidden), place(&ada));
+        assert_ne!(place(&ada), place(&user(2)));
     }
 
     proptest! {

@@ -186,7 +186,9 @@ fn clip(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
-fn text_bytes(event: &ApiEvent) -> usize {
+/// How much text an event holds, in bytes: more than [`EVENT_BYTES_MAX`] is too much.
+#[must_use]
+pub fn text_bytes(event: &ApiEvent) -> usize {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let people: usize = event
         .attendees

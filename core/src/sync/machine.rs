@@ -4,6 +4,8 @@ mod trouble;
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::cursor::{CalendarCursor, Pass, SyncCursor};
 use super::{
     Answer, CALENDAR_PAGES_MAX, CALENDARS_MAX, CalendarSelection, End, Step, SyncSettings, Tally,
@@ -18,10 +20,10 @@ use crate::queue::command::{CommitOutcome, LeaseToken};
 use crate::time::Timestamp;
 
 /// Calendars of birthdays and contacts do not tell deletions by increments: they are read in full each time.
-const FULL_ONLY_SUFFIX: &str = "#contacts@group.v.calendar.google.com";
+pub const FULL_ONLY_SUFFIX: &str = "#contacts@group.v.calendar.google.com";
 
 /// What is under way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum State {
     /// Reading the list of calendars.
     Listing {
@@ -54,7 +56,7 @@ enum FullPass {
 }
 
 /// One user's sync, under one lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SyncMachine {
     user: UserId,
     fence: LeaseToken,
@@ -301,7 +303,7 @@ impl SyncMachine {
     /// The calendars to keep are known: drop the others, then do those that are left of `round`, or all.
     fn select(&mut self, calendars: Vec<CalendarId>, round: &[CalendarId], now: Timestamp) -> Step {
         let window_start = now.minus_ms(self.settings.look_back_ms);
-        let selected: BTreeSet<CalendarId> = calendars.into_iter().collect();
+        let selected: BTreeSet<CalendarId> = calendars.iter().cloned().collect();
         let kept = self.cursor.calendars.keys();
         self.to_remove = kept
             .filter(|kept| !selected.contains(kept))
@@ -317,7 +319,12 @@ impl SyncMachine {
             .cloned()
             .collect();
         let mut plan = if left.is_empty() {
-            selected.into_iter().collect()
+            // In the order in which they were listed, each once: no decision hangs on how an id is spelt.
+            let mut seen = BTreeSet::new();
+            let listed = calendars.into_iter();
+            listed
+                .filter(|calendar| seen.insert(calendar.clone()))
+                .collect()
         } else {
             left
         };
@@ -401,15 +408,28 @@ impl SyncMachine {
         self.request()
     }
 
+    /// The calendar's own properties, as the page and the user's list tell them.
+    fn row(&self, page: &EventsPage) -> CalendarRow {
+        let (calendar, cursor) = self.current();
+        CalendarRow {
+            id: calendar.clone(),
+            name: cursor.title.clone().or_else(|| page.summary.clone()),
+            time_zone: page.time_zone.clone(),
+            access_role: page.access_role.clone(),
+        }
+    }
+
+    /// The hash by which it is seen whether `page`, the answer that is waited for, changes the calendar's own properties;
+    /// `None` if no page is waited for.
+    #[must_use]
+    pub fn row_hash(&self, page: &EventsPage) -> Option<u64> {
+        (self.state == State::Fetching).then(|| page::row_hash(&self.row(page)))
+    }
+
     fn fetched(&mut self, now: Timestamp, page: EventsPage) -> Step {
         let (calendar, cursor) = self.current();
         let calendar = calendar.clone();
-        let row = CalendarRow {
-            id: calendar.clone(),
-            name: cursor.title.clone().or(page.summary),
-            time_zone: page.time_zone,
-            access_role: page.access_role,
-        };
+        let row = self.row(&page);
         let row_hash = page::row_hash(&row);
         if let Err(failure) = trouble::check_end(&page.end, cursor.pass.as_ref()) {
             return self.calendar_failed(now, failure);

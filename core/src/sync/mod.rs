@@ -25,6 +25,8 @@ pub mod cursor;
 mod machine;
 mod page;
 
+use serde::{Deserialize, Serialize};
+
 use crate::failure::Failure;
 use crate::google::page::FetchReply;
 use crate::google::query::{FetchRequest, PAGE_SIZE_DEFAULT};
@@ -33,7 +35,7 @@ use crate::id::CalendarId;
 use crate::queue::command::CommitOutcome;
 use crate::time::{DAY_MS, Timestamp};
 
-pub use machine::SyncMachine;
+pub use machine::{FULL_ONLY_SUFFIX, SyncMachine};
 
 /// At most this many calendars of one user are kept.
 pub const CALENDARS_MAX: usize = 250;
@@ -45,7 +47,7 @@ pub const PAGES_A_PASS_MAX: u32 = 10_000;
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// Which of a user's calendars are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CalendarSelection {
     /// The primary calendar, by Google's keyword `primary`.
     Primary,
@@ -56,7 +58,7 @@ pub enum CalendarSelection {
 }
 
 /// How a source is synced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncSettings {
     /// Which calendars.
     pub calendars: CalendarSelection,
@@ -133,7 +135,7 @@ pub enum End {
 }
 
 /// What the job did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Events written or changed.
     pub upserted: u64,

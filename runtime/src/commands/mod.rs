@@ -3,6 +3,7 @@
 pub mod config;
 pub mod emulate;
 pub mod migrate;
+pub mod replay;
 pub mod run;
 pub mod status;
 pub mod sync;

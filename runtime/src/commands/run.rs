@@ -14,7 +14,8 @@ use crate::clock::SystemClock;
 use crate::config::{Config, load};
 use crate::driver::Ports;
 use crate::exit::Exit;
-use crate::handle::{Handle, Readiness, Why, start};
+use crate::handle::{Handle, Readiness, Why, start_recorded};
+use crate::record::{Bounds, Recorder};
 use crate::wiring::{self, Queue, Refused};
 use crate::{http, logging};
 
@@ -65,7 +66,15 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         source: Arc::new(source),
         graph,
     };
-    let handle = Arc::new(start(settings, ports));
+    let (recorder, journal) = match &config.record {
+        None => (None, None),
+        Some(file) => {
+            let (recorder, journal) = Recorder::start(file, &settings, Bounds::default())?;
+            tracing::info!(file = %file.display(), "recorded; names are hidden in it, FILE.key is for you alone");
+            (Some(recorder), Some(journal))
+        }
+    };
+    let handle = Arc::new(start_recorded(settings, ports, |_| {}, recorder));
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(listener) = listener {
         if let Ok(address) = listener.local_addr() {
@@ -89,6 +98,9 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     handle.abandon();
     tasks.shutdown().await;
     queue.close().await;
+    if let Some(journal) = journal {
+        journal.closed().await;
+    }
     match ended? {
         Why::Asked => {
             tracing::info!("stopped; schedules and waiting jobs stay in the store");

@@ -92,6 +92,7 @@ impl<'a> Checker<'a> {
         }
         let http = self.http();
         let log = self.log();
+        let record = self.record();
         Some(Config {
             schedule: schedule?,
             limits: limits?,
@@ -105,6 +106,7 @@ impl<'a> Checker<'a> {
             redis: redis?,
             http: http?,
             log: log?,
+            record: record?,
         })
     }
 
@@ -477,6 +479,21 @@ impl<'a> Checker<'a> {
             listen?;
         }
         Some(HttpConfig { listen })
+    }
+
+    fn record(&mut self) -> Option<Option<PathBuf>> {
+        let Some(given) = self.given("record", "file") else {
+            return Some(None);
+        };
+        let place = given.place.clone();
+        let name = self.read("record", "file", value::text)?;
+        let file = self.given.resolve(&name, place.as_ref());
+        if file.is_dir() {
+            let message = format!("{} is a folder; name a file in it", echo(&name));
+            self.wrong("record", "file", message);
+            return None;
+        }
+        Some(Some(file))
     }
 
     fn log(&mut self) -> Option<LogConfig> {

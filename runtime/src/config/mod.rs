@@ -63,6 +63,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// The journal for `kalends replay`; `None`: none is written.
+    pub record: Option<PathBuf>,
 }
 
 /// Section `[schedule]`.

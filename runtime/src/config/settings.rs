@@ -501,6 +501,17 @@ pub const SETTINGS: &[Setting] = &[
             "The least important lines that are shown: \"error\", \"warn\", \"info\", \"debug\" or \"trace\".",
         ),
     ),
+    with_flag(
+        "--record",
+        setting(
+            "record",
+            "file",
+            Kind::Path,
+            None,
+            "A journal of what this process is told and decides, for kalends replay: at most 8 files of 64 MiB, names and \
+             texts hidden; not written if not set.",
+        ),
+    ),
 ];
 
 /// The name of the list of users in the file.
