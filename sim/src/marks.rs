@@ -142,10 +142,35 @@ pub const NAMES: [(&str, &str); MARKS] = [
     ("sync-all", "everybody asked for a sync at once"),
     ("huge-calendar", "a calendar grew by hundreds of events"),
     ("dead-letters-retried", "dead letters were tried again"),
+    ("store-emptied", "everything in the store was gone"),
+    (
+        "store-found-empty",
+        "a process found the store empty and defined everything anew",
+    ),
+    (
+        "event-poisoned",
+        "the graph refused a batch for one event in it",
+    ),
+    ("event-unreadable", "a page held an item that is no event"),
+    ("event-quarantined", "a sync set an event aside and went on"),
+    ("many-calendars", "users had several calendars"),
+    (
+        "calendar-unshared",
+        "a calendar was not shared with its user any more",
+    ),
+    ("calendar-shared-again", "a calendar came back"),
+    (
+        "request-held-back",
+        "a job under way asked leave for a request and had to wait",
+    ),
+    (
+        "asks-again-after-pause",
+        "a process asked Google again after it was told to slow down",
+    ),
 ];
 
 /// How many there are.
-pub const MARKS: usize = 75;
+pub const MARKS: usize = 85;
 
 /// How often each mark was met.
 #[derive(Clone, Debug, PartialEq, Eq)]

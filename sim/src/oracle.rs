@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kalends_core::graph::{EventRow, EventTime, GraphSnapshot};
+use kalends_core::graph::{CalendarRow, EventRow, EventTime, GraphSnapshot};
 
 use crate::google::{TruthAttendee, TruthCalendar, TruthEvent, TruthTime};
 
@@ -41,57 +41,126 @@ pub fn compare(
     truth: impl Iterator<Item = TruthEvent>,
     snapshot: &GraphSnapshot,
 ) -> Verdict {
-    let mut verdict = Verdict::default();
-    compare_calendar(calendar, snapshot, &mut verdict);
-    let mut rows: BTreeMap<&str, &EventRow> = BTreeMap::new();
-    for event in &snapshot.events {
-        let id = &event.row.id;
-        if event.calendar.as_str() != calendar.id {
-            verdict.differs(|| format!("{id} is in the calendar {}", event.calendar));
-        }
-        if rows.insert(id, &event.row).is_some() {
-            verdict.differs(|| format!("{id} is in the graph twice"));
-        }
-    }
-    let mut people: BTreeSet<(String, Option<String>)> = BTreeSet::new();
-    for event in truth {
-        verdict.expected += 1;
-        let mentioned = event.organizer.iter().chain(&event.attendees);
-        people.extend(mentioned.filter_map(|person| Some((key(person)?, address(person)))));
-        let Some(row) = rows.remove(event.id.as_str()) else {
-            verdict.differs(|| format!("{} is missing in the graph", event.id));
-            continue;
-        };
-        for (field, expected, found) in differences(&event, row) {
-            verdict.differs(|| {
-                format!(
-                    "{}: {field} is {found} in the graph, {expected} in the calendar",
-                    event.id
-                )
-            });
-        }
-    }
-    for id in rows.keys() {
-        verdict.differs(|| format!("{id} is in the graph and not in the calendar"));
-    }
-    let mut contacts: BTreeSet<(String, Option<String>)> = BTreeSet::new();
-    for contact in &snapshot.contacts {
-        if !contacts.insert((contact.key.clone(), contact.email.clone())) {
-            verdict.differs(|| format!("contact {} is in the graph twice", contact.key));
-        }
-    }
-    for person in people.symmetric_difference(&contacts) {
-        verdict.differs(|| format!("contact {person:?} is only on one side"));
-    }
-    verdict
+    let mut comparison = Comparison::of(snapshot, 1);
+    comparison.calendar(calendar, truth);
+    comparison.verdict()
 }
 
-fn compare_calendar(calendar: &TruthCalendar, snapshot: &GraphSnapshot, verdict: &mut Verdict) {
-    let [row] = snapshot.calendars.as_slice() else {
-        let count = snapshot.calendars.len();
-        verdict.differs(|| format!("there are {count} calendars in the graph, and should be one"));
-        return;
-    };
+/// A comparison of all calendars of one user, one after the other, with a graph.
+pub struct Comparison<'a> {
+    verdict: Verdict,
+    /// The number of calendars is right; if not, that is told once.
+    counts_agree: bool,
+    calendars: BTreeMap<&'a str, &'a CalendarRow>,
+    /// By calendar and id.
+    rows: BTreeMap<&'a str, BTreeMap<&'a str, &'a EventRow>>,
+    people: BTreeSet<(String, Option<String>)>,
+    contacts: BTreeSet<(String, Option<String>)>,
+}
+
+impl<'a> Comparison<'a> {
+    /// With this graph, of a user who has so many calendars.
+    #[must_use]
+    pub fn of(snapshot: &'a GraphSnapshot, calendars: usize) -> Self {
+        let mut verdict = Verdict::default();
+        let found = snapshot.calendars.len();
+        if found != calendars {
+            verdict.differs(|| {
+                format!("there are {found} calendars in the graph, and should be {calendars}")
+            });
+        }
+        let mut rows: BTreeMap<&str, BTreeMap<&str, &EventRow>> = BTreeMap::new();
+        for event in &snapshot.events {
+            let (calendar, id) = (event.calendar.as_str(), event.row.id.as_str());
+            let standing = rows.entry(calendar).or_default();
+            if standing.insert(id, &event.row).is_some() {
+                verdict.differs(|| format!("{id} is in the graph twice"));
+            }
+        }
+        let mut contacts = BTreeSet::new();
+        for contact in &snapshot.contacts {
+            if !contacts.insert((contact.key.clone(), contact.email.clone())) {
+                verdict.differs(|| format!("contact {} is in the graph twice", contact.key));
+            }
+        }
+        let by_id = snapshot.calendars.iter().map(|row| (row.id.as_str(), row));
+        Comparison {
+            verdict,
+            counts_agree: found == calendars,
+            calendars: by_id.collect(),
+            rows,
+            people: BTreeSet::new(),
+            contacts,
+        }
+    }
+
+    /// One of the calendars, with its events.
+    pub fn calendar(&mut self, calendar: &TruthCalendar, truth: impl Iterator<Item = TruthEvent>) {
+        let Comparison {
+            verdict,
+            rows,
+            people,
+            ..
+        } = self;
+        match self.calendars.get(calendar.id.as_str()) {
+            Some(row) => compare_calendar(calendar, row, verdict),
+            None if !self.counts_agree => {}
+            None => {
+                verdict.differs(|| format!("the calendar {} is missing in the graph", calendar.id))
+            }
+        }
+        let mut standing = rows.remove(calendar.id.as_str()).unwrap_or_default();
+        for event in truth {
+            verdict.expected += 1;
+            let mentioned = event.organizer.iter().chain(&event.attendees);
+            people.extend(mentioned.filter_map(|person| Some((key(person)?, address(person)))));
+            let id = event.id.as_str();
+            let mut elsewhere = || {
+                let mut others = rows.iter_mut();
+                others.find_map(|(other, standing)| Some((*other, standing.remove(id)?)))
+            };
+            let found = standing.remove(id).or_else(|| {
+                let (other, row) = elsewhere()?;
+                verdict.differs(|| format!("{id} is in the calendar {other}"));
+                Some(row)
+            });
+            let Some(row) = found else {
+                verdict.differs(|| format!("{id} is missing in the graph"));
+                continue;
+            };
+            for (field, expected, found) in differences(&event, row) {
+                verdict.differs(|| {
+                    format!(
+                        "{}: {field} is {found} in the graph, {expected} in the calendar",
+                        event.id
+                    )
+                });
+            }
+        }
+        for id in standing.keys() {
+            verdict.differs(|| format!("{id} is in the graph and not in the calendar"));
+        }
+    }
+
+    /// What was found, when all calendars have been told.
+    #[must_use]
+    pub fn verdict(mut self) -> Verdict {
+        for (calendar, standing) in &self.rows {
+            for id in standing.keys() {
+                let (id, calendar) = (*id, *calendar);
+                self.verdict
+                    .differs(|| format!("{id} is in the calendar {calendar}"));
+            }
+        }
+        for person in self.people.symmetric_difference(&self.contacts) {
+            self.verdict
+                .differs(|| format!("contact {person:?} is only on one side"));
+        }
+        self.verdict
+    }
+}
+
+fn compare_calendar(calendar: &TruthCalendar, row: &CalendarRow, verdict: &mut Verdict) {
     for (field, expected, found) in [
         ("id", calendar.id.clone(), row.id.to_string()),
         ("name", text(&calendar.name), text(&row.name)),

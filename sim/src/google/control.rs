@@ -72,6 +72,18 @@ impl GoogleEmulator {
         Ok(())
     }
 
+    /// The id of a user's calendar by its number, removed or not; 0 is the primary one.
+    ///
+    /// # Errors
+    /// If there is no such user or calendar.
+    pub fn calendar_by_number(&self, user: &str, number: u32) -> Result<String, Unknown> {
+        let user = self.user(user)?;
+        if number >= self.settings.calendars_per_user.max(1) {
+            return Err(Unknown);
+        }
+        Ok(self.calendar_id(user, number))
+    }
+
     /// Takes a calendar away: its events are 404, the list's increment says `deleted`.
     ///
     /// # Errors

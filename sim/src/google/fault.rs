@@ -63,6 +63,8 @@ pub enum Fault {
     NoSyncToken,
     /// The next page of events is empty but has a next page.
     EmptyPage,
+    /// The first item on the next page of events is no event; a page without items stays as it is.
+    UnreadableItem,
     /// The token endpoint refuses.
     Token {
         /// The HTTP status.
@@ -105,7 +107,7 @@ impl Fault {
     fn fits(&self, place: Place) -> bool {
         match self {
             Fault::Token { .. } => place == Place::Token,
-            Fault::NoSyncToken | Fault::EmptyPage => place == Place::Events,
+            Fault::NoSyncToken | Fault::EmptyPage | Fault::UnreadableItem => place == Place::Events,
             Fault::CutBody | Fault::MalformedJson | Fault::LostRequest | Fault::LostAnswer => true,
             _ => place != Place::Token,
         }
@@ -163,7 +165,8 @@ impl Fault {
             | Fault::MalformedJson
             | Fault::LostAnswer
             | Fault::NoSyncToken
-            | Fault::EmptyPage => None,
+            | Fault::EmptyPage
+            | Fault::UnreadableItem => None,
         }
     }
 
@@ -180,9 +183,25 @@ impl Fault {
                 response
             }
             Fault::LostAnswer => Response::lost(),
+            Fault::UnreadableItem => {
+                response.body = with_unreadable_item(response.body);
+                response
+            }
             _ => response,
         }
     }
+}
+
+fn with_unreadable_item(body: Vec<u8>) -> Vec<u8> {
+    let Ok(mut page) = serde_json::from_slice::<serde_json::Value>(&body) else {
+        return body;
+    };
+    let items = page.get_mut("items").and_then(|items| items.as_array_mut());
+    match items.and_then(|items| items.first_mut()) {
+        Some(first) => *first = serde_json::json!({ "id": first["id"], "start": 12, "status": [] }),
+        None => return body,
+    }
+    serde_json::to_vec(&page).expect("what was JSON is JSON")
 }
 
 /// All faults that wait.

@@ -34,8 +34,22 @@ impl GoogleEmulator {
         user: &str,
         rng: &mut impl Rng,
     ) -> Result<Change, ChangeError> {
+        self.random_change_in(now, user, 0, rng)
+    }
+
+    /// As [`GoogleEmulator::random_change`], in a user's calendar of this number, for [`GoogleEmulator::apply_in`].
+    ///
+    /// # Errors
+    /// As [`GoogleEmulator::random_change`].
+    pub fn random_change_in(
+        &self,
+        now: Timestamp,
+        user: &str,
+        calendar: u32,
+        rng: &mut impl Rng,
+    ) -> Result<Change, ChangeError> {
         let user = self.user(user).map_err(|_| ChangeError::Unknown)?;
-        let planner = self.planner(now, user, 0)?;
+        let planner = self.planner(now, user, calendar)?;
         for _ in 0..DRAWS_MAX {
             if let Some(change) = draw(&planner, now, rng)
                 && planner.plan(&change).is_ok()

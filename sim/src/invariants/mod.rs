@@ -13,17 +13,22 @@
 //!   graph never goes back.
 //! - **A store clock that steps back** excuses waits and dates that were set by the wrong clock: the queue brings them
 //!   nearer by written rules (`core/src/queue/clock.rs`), and the ledgers take over what it made of them, once.
+//! - **A store that is emptied** has promised nothing any more: the ledgers begin anew, but for tokens, which grow on.
 //! - Nothing else excuses anything. Times are the store's: limits, leases and waits are promised in its time.
 //!
 //! The queue's own [`check_invariants`](kalends_core::queue::Queue::check_invariants) runs besides, now and then: it
 //! panics, which is a failure of the kind "crash".
 
+pub mod asking;
 pub mod attempts;
+pub mod convergence;
 pub mod graph;
 pub mod jobs;
 pub mod leases;
 pub mod memory;
+pub mod same_hash;
 pub mod seen;
+pub mod shutdown;
 pub mod starts;
 mod store;
 pub mod ticks;
@@ -50,7 +55,8 @@ pub enum Invariant {
     LimitHolds,
     /// G5: no start before its time, in a paused source, or through a closed gate.
     NotBeforeItsTime,
-    /// G5 for requests: a process that was told to slow down asks nothing until then.
+    /// G5 for requests: a process that was told to slow down asks nothing until then, and no leave for a request is
+    /// given in a paused source or through a closed gate.
     StopsAsking,
     /// G6: attempts stay within their maximum, and those that a limit ended do not count.
     AttemptsBounded,

@@ -54,6 +54,13 @@ pub enum Seen {
     },
     /// A job ends.
     End(LeaseNumber, EndKind),
+    /// A job under way asks leave for requests.
+    Ask {
+        /// Whose.
+        lease: LeaseNumber,
+        /// How many.
+        requests: u32,
+    },
     /// Jobs are enqueued.
     Enqueue {
         /// Whose, from when on, and in which lane.
@@ -124,6 +131,12 @@ impl Seen {
             Command::Retry { lease, at, .. } => end(lease, EndKind::Retried(*at)),
             Command::Release { lease, at } => end(lease, EndKind::Released(*at)),
             Command::Limited { lease, scope, .. } => end(lease, EndKind::Limited(*scope)),
+            Command::Checkpoint {
+                lease, requests, ..
+            } if *requests > 0 => Seen::Ask {
+                lease: lease_number(lease, users),
+                requests: *requests,
+            },
             Command::Enqueue {
                 jobs, checkpoint, ..
             } => Seen::Enqueue {

@@ -50,6 +50,8 @@ pub struct StoreLedger {
 pub struct Effects {
     /// Jobs that started.
     pub started: u32,
+    /// Those of them that are syncs.
+    pub syncs_started: u32,
     /// Leases given again that the worker did not know of.
     pub given_again: u32,
     /// A user whose sync succeeded.
@@ -168,6 +170,9 @@ impl StoreLedger {
                     refusal: Refusal::LeaseLost,
                 },
             ) => self.leases.refused(now, lease),
+            (Seen::Ask { lease, requests }, Reply::Permit { wait_until: None }) => {
+                self.waits.permitted(now, lease.job, requests)
+            }
             (
                 Seen::Enqueue {
                     jobs,
@@ -283,6 +288,7 @@ impl StoreLedger {
                 self.attempts.started(job, lease.attempt)?;
             }
             if is_sync {
+                self.last.syncs_started += 1;
                 self.starts.started(now)?;
             }
         }
@@ -386,6 +392,17 @@ impl StoreLedger {
         self.fresh_from = lost.fresh_from;
         let begun = self.fresh_since.iter();
         self.fresh = begun.filter(|at| **at >= self.fresh_from).count();
+    }
+
+    /// What is promised by a store that was emptied: nothing, but that its tokens grow on.
+    #[must_use]
+    pub fn emptied(&self, attempts_max: u32) -> Self {
+        let mut anew = StoreLedger::new(self.users, attempts_max);
+        anew.leases.outlive(self.leases.last_token());
+        anew.fresh_since.clone_from(&self.fresh_since);
+        anew.fresh_from = self.fresh_from;
+        anew.fresh = self.fresh;
+        anew
     }
 
     /// Takes over which jobs are outstanding, from the queue.

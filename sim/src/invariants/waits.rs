@@ -123,6 +123,30 @@ impl Waits {
         Ok(())
     }
 
+    /// A job under way was given leave for requests.
+    ///
+    /// # Errors
+    /// If its source is paused, or its or its source's gate is closed.
+    pub fn permitted(&self, now: Timestamp, job: JobNumber, requests: u32) -> Verdict {
+        let wait = &self.waits[job];
+        let why = if self.paused {
+            "while its source is paused".to_owned()
+        } else if self.gate_until > now {
+            format!(
+                "while its source's gate is closed until {}",
+                self.gate_until
+            )
+        } else if wait.gate_until > now {
+            format!("while its user's gate is closed until {}", wait.gate_until)
+        } else {
+            return Ok(());
+        };
+        Err(Violation::new(
+            Invariant::StopsAsking,
+            format!("job {job} was given leave for {requests} requests at {now}, {why}"),
+        ))
+    }
+
     /// A job ended; whether it is outstanding again at once, because of a wish that came meanwhile.
     pub fn ended(&mut self, job: JobNumber, kind: EndKind, gate_until: Option<Timestamp>) -> bool {
         let wait = &mut self.waits[job];
@@ -239,6 +263,21 @@ mod tests {
         waits.wished(at(101), 1, at(101), Priority::Now, WishState::New);
         assert!(waits.clone().started(at(159), 1, true).is_err());
         assert!(waits.started(at(160), 1, true).is_ok());
+    }
+
+    #[test]
+    fn leave_for_a_request_in_a_paused_or_closed_source_or_for_a_limited_user_is_a_violation() {
+        let mut waits = Waits::new(2);
+        assert!(waits.permitted(at(5), 0, 1).is_ok());
+        waits.paused(true);
+        assert!(waits.permitted(at(5), 0, 1).is_err());
+        waits.paused(false);
+        waits.gate_closed(0, LimitScope::User, Some(at(60)));
+        assert!(waits.permitted(at(59), 0, 1).is_err());
+        assert!(waits.permitted(at(59), 1, 1).is_ok(), "another user");
+        assert!(waits.permitted(at(60), 0, 1).is_ok());
+        waits.gate_closed(0, LimitScope::Source, Some(at(90)));
+        assert!(waits.permitted(at(89), 1, 1).is_err());
     }
 
     #[test]

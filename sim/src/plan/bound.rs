@@ -58,7 +58,17 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
             _ => {}
         }
     }
-    let wave = |fault: &&super::Fault| matches!(fault.kind, FaultKind::ExpireSyncTokens { .. });
+    // Each of these ends in a full resync, of which there is a budget a day.
+    let wave = |fault: &&super::Fault| {
+        matches!(
+            fault.kind,
+            FaultKind::ExpireSyncTokens { .. }
+                | FaultKind::GraphRejects { .. }
+                | FaultKind::PoisonEvents { .. }
+                | FaultKind::UnreadableEvents { .. }
+                | FaultKind::UnshareCalendar { .. }
+        )
+    };
     let budget = plan.policy.resyncs_a_day_max as usize;
     if plan.faults.iter().filter(wave).count() >= budget {
         waits_ms = waits_ms.max(DAY_MS);

@@ -9,6 +9,7 @@ use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Timestamp};
 
 use super::fault::{FAMILIES, Family, Fault, FaultKind, MISHAPS, OutageKind};
+use super::later;
 use super::{Plan, Span, schedule};
 
 /// Faults of one family in one plan, at the most.
@@ -61,25 +62,26 @@ impl Plan {
                 plan.faults.push(fault);
             }
         }
+        later::draw(&mut plan);
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
 }
 
-fn below(rng: &mut KalendsRng, bound: usize) -> usize {
+pub(super) fn below(rng: &mut KalendsRng, bound: usize) -> usize {
     usize::try_from(uniform(rng, bound as u64 - 1)).expect("below the bound")
 }
 
-fn one_in(rng: &mut KalendsRng, many: u64) -> bool {
+pub(super) fn one_in(rng: &mut KalendsRng, many: u64) -> bool {
     uniform(rng, many - 1) == 0
 }
 
-fn small(rng: &mut KalendsRng, bound_inclusive: u32) -> u32 {
+pub(super) fn small(rng: &mut KalendsRng, bound_inclusive: u32) -> u32 {
     u32::try_from(uniform(rng, u64::from(bound_inclusive))).expect("below the bound")
 }
 
 /// A number between two others whose logarithm is uniform: short as likely as long.
-fn wide(rng: &mut KalendsRng, min: u64, max: u64) -> u64 {
+pub(super) fn wide(rng: &mut KalendsRng, min: u64, max: u64) -> u64 {
     let doublings = (max / min).max(1).ilog2();
     let base = min << uniform(rng, u64::from(doublings));
     (base + uniform(rng, base - 1)).min(max)
@@ -108,6 +110,9 @@ fn draw(family: Family, rng: &mut KalendsRng, duration_ms: u64) -> Fault {
         Family::Clock => clock(rng),
         Family::Load => load(rng, &mut lasting_ms),
         Family::Operator => operator(rng),
+        Family::Emptied | Family::Content | Family::Sharing => {
+            unreachable!("drawn in a way of their own")
+        }
     };
     let at_ms = uniform(rng, duration_ms - lasting_ms);
     Fault {

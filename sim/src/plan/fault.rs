@@ -108,9 +108,15 @@ pub enum Family {
     Load,
     /// People interfere.
     Operator,
+    /// The store is emptied.
+    Emptied,
+    /// Events that a reader or the graph cannot take.
+    Content,
+    /// Calendars come and go.
+    Sharing,
 }
 
-/// All of [`Family`].
+/// Those that every second seed has, each.
 pub const FAMILIES: [Family; 8] = [
     Family::Process,
     Family::Network,
@@ -135,6 +141,9 @@ impl Family {
             Family::Clock => "clock",
             Family::Load => "load",
             Family::Operator => "operator",
+            Family::Emptied => "emptied",
+            Family::Content => "content",
+            Family::Sharing => "sharing",
         }
     }
 }
@@ -369,6 +378,33 @@ pub enum FaultKind {
     },
     /// Dead letters are tried again.
     RetryFailed,
+
+    // -- the store is emptied --------------------------------------------------------------------------------------
+    /// Everything in the store is gone (`FLUSHALL`). Its clock must not have been ahead: only by it do tokens grow on.
+    EmptyStore,
+
+    // -- content ---------------------------------------------------------------------------------------------------
+    /// A user's calendar gets events that the graph refuses while this lasts; then it takes them.
+    PoisonEvents {
+        /// Which user.
+        user: u32,
+        /// How many.
+        events: u32,
+    },
+    /// The first event on every page of a user's calendars is none while this lasts.
+    UnreadableEvents {
+        /// Which user.
+        user: u32,
+    },
+
+    // -- sharing ---------------------------------------------------------------------------------------------------
+    /// A calendar that is not the primary one is not shared with its user any more (404), and is again when this ends.
+    UnshareCalendar {
+        /// Which user.
+        user: u32,
+        /// Which of the user's further calendars.
+        calendar: u32,
+    },
 }
 
 impl FaultKind {
@@ -416,6 +452,9 @@ impl FaultKind {
             | Kind::SetLimit { .. }
             | Kind::ChangeSchedule { .. }
             | Kind::RetryFailed => Family::Operator,
+            Kind::EmptyStore => Family::Emptied,
+            Kind::PoisonEvents { .. } | Kind::UnreadableEvents { .. } => Family::Content,
+            Kind::UnshareCalendar { .. } => Family::Sharing,
         }
     }
 }

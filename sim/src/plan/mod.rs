@@ -10,6 +10,7 @@
 pub mod bound;
 pub mod draw;
 pub mod fault;
+mod later;
 pub mod shrink;
 
 use kalends_core::id::SourceName;
@@ -31,6 +32,8 @@ pub const PLAN_VERSION: u32 = 1;
 pub const PROCESSES_MAX: u32 = 64;
 /// The most users.
 pub const USERS_MAX: u32 = 1_000_000;
+/// The most calendars of one user.
+pub const CALENDARS_MAX: u32 = 20;
 /// The most faults.
 pub const FAULTS_MAX: usize = 10_000;
 /// 2026-11-02, a Monday, at midnight UTC: when plans begin unless they are about a change of clocks.
@@ -46,6 +49,9 @@ pub struct Size {
     pub users: u32,
     /// Events in each calendar at the start.
     pub events_per_calendar: u32,
+    /// Calendars of each user, at most [`CALENDARS_MAX`]. With more than one, all that can be read are kept.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub calendars_per_user: u32,
     /// How long faults and load last, in milliseconds; then the world heals and must converge.
     pub duration_ms: u64,
     /// The true time at the start.
@@ -76,6 +82,16 @@ pub struct Policy {
     pub page_size: u32,
     /// Full resyncs of a calendar a day.
     pub resyncs_a_day_max: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+// serde hands a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 impl Default for Policy {
@@ -184,6 +200,7 @@ impl Plan {
                 processes: 3,
                 users: 100,
                 events_per_calendar: 4,
+                calendars_per_user: 1,
                 duration_ms: 24 * HOUR_MS,
                 start: START,
             },
@@ -243,6 +260,12 @@ impl Plan {
             return Err(format!(
                 "size.users is {}; give 1 to {USERS_MAX}",
                 size.users
+            ));
+        }
+        if size.calendars_per_user == 0 || size.calendars_per_user > CALENDARS_MAX {
+            return Err(format!(
+                "size.calendars_per_user is {}; give 1 to {CALENDARS_MAX}",
+                size.calendars_per_user
             ));
         }
         let source = &self.policy.source;

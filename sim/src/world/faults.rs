@@ -1,5 +1,6 @@
 //! What a fault does to the world when it begins and when it ends. What it does while it lasts is in `weather.rs`.
 
+use kalends_core::id::UserId;
 use kalends_core::queue::command::{BATCH_MAX, Command, NewJob, Priority};
 use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 
@@ -14,6 +15,9 @@ use crate::plan::FaultKind;
 const REPLACED_AFTER_MS: u64 = 500;
 /// A step back of the store's clock beyond this moves ticks and waits, in milliseconds (`core/src/queue/clock.rs`).
 const STEP_BACK_FAR_MS: i64 = -(15 * MINUTE_MS).cast_signed();
+
+/// With this the titles of events begin that the graph refuses.
+pub(super) const POISON: &str = "Poison";
 
 impl World<'_> {
     pub(super) fn fault_begins(&mut self, index: u32) {
@@ -110,7 +114,12 @@ impl World<'_> {
             }
             FaultKind::HugeCalendar { user, events } => {
                 self.marks.mark("huge-calendar");
-                self.grow(user % users, *events);
+                self.grow(user % users, *events, "One of many");
+            }
+            FaultKind::EmptyStore => self.empty_the_store(),
+            FaultKind::PoisonEvents { user, events } => self.grow(user % users, *events, POISON),
+            FaultKind::UnshareCalendar { user, calendar } => {
+                self.share(user % users, *calendar, false);
             }
             FaultKind::PauseSource => {
                 self.marks.mark("source-paused");
@@ -172,7 +181,12 @@ impl World<'_> {
             FaultKind::Failover => self.fail_over(),
             FaultKind::StoreClockStep { by_ms } => self.step_store_clock(-by_ms),
             FaultKind::RevokeGrant { user } => self.connect_again(user % users),
-            FaultKind::GraphRejects { user } => self.expire_tokens(user % users),
+            FaultKind::GraphRejects { user }
+            | FaultKind::PoisonEvents { user, .. }
+            | FaultKind::UnreadableEvents { user } => self.expire_tokens(user % users),
+            FaultKind::UnshareCalendar { user, calendar } => {
+                self.share(user % users, *calendar, true);
+            }
             FaultKind::ClockDrift { process, .. } => {
                 self.change_clock(process % processes, |clock, now| clock.drift(now, 0));
             }
@@ -244,6 +258,11 @@ impl World<'_> {
     /// Those who were not enrolled from the start are enrolled now.
     pub(super) fn enroll_all(&mut self) {
         let late = self.users[self.enrolled..].to_vec();
+        self.enroll(late);
+    }
+
+    /// These users are enrolled; from now on all are.
+    pub(super) fn enroll(&mut self, late: Vec<UserId>) {
         self.enrolled = self.users.len();
         for users in late.chunks(BATCH_MAX) {
             let (source, due_at) = (self.source(), self.store_now());
@@ -292,13 +311,32 @@ impl World<'_> {
         }
     }
 
-    fn grow(&mut self, user: u32, events: u32) {
+    /// Takes one of a user's further calendars away, or gives it back.
+    fn share(&mut self, user: u32, calendar: u32, shared: bool) {
+        let others = self.plan.size.calendars_per_user - 1;
+        if others == 0 {
+            return;
+        }
+        let user = self.users[user as usize].as_str();
+        let id = self.google.calendar_by_number(user, 1 + calendar % others);
+        let id = id.expect("a calendar of the emulator");
+        let changed = if shared {
+            self.marks.mark("calendar-shared-again");
+            self.google.restore_calendar(self.now, user, &id)
+        } else {
+            self.marks.mark("calendar-unshared");
+            self.google.remove_calendar(self.now, user, &id)
+        };
+        changed.expect("a calendar of the emulator");
+    }
+
+    fn grow(&mut self, user: u32, events: u32, title: &str) {
         let user = self.users[user as usize].clone();
         // Google keeps no fractions of a minute where people plan.
         let base = Timestamp::from_ms(self.now.as_ms() / 60_000 * 60_000);
         for number in 0..events {
             let draft = EventDraft {
-                summary: Some(format!("One of many, {number}")),
+                summary: Some(format!("{title}, {number}")),
                 start: DraftStart::At {
                     at: base.plus_ms(u64::from(number) * MINUTE_MS),
                     zone: "UTC".to_owned(),

@@ -7,10 +7,10 @@ use kalends_core::graph::server_failure::{DatabaseLayout, failure_of_error};
 use kalends_core::graph::{GraphReply, GraphWrite};
 use kalends_core::id::CalendarId;
 use kalends_core::node::io::EffectResult;
-use kalends_core::time::MINUTE_MS;
 
 use super::World;
 use super::event::{Address, Event};
+use super::faults::POISON;
 use super::trace::Moment;
 use super::weather::google_fault;
 use crate::google::Fault as GoogleFault;
@@ -33,9 +33,7 @@ impl World<'_> {
 
     pub(super) fn at_google(&mut self, from: Address, request: FetchRequest) {
         let user = user_number(request.user()).expect("a user of the emulator");
-        self.tally.fetches += 1;
-        let minute = self.now.since_ms(self.plan.size.start) / MINUTE_MS;
-        self.tally.fetch_in(minute);
+        self.tally.fetched(self.now.since_ms(self.plan.size.start));
         if self.weather.poison_users.contains(&user) {
             let alive = self.processes[from.process as usize].incarnation == from.incarnation;
             if alive {
@@ -71,6 +69,8 @@ impl World<'_> {
             }
         }
         if let Ok(FetchReply::Events(page)) = &result {
+            self.marks
+                .mark_if(!page.unreadable.is_empty(), "event-unreadable");
             let empty = page.events.is_empty() && matches!(page.end, PageEnd::Next(_));
             self.marks.mark_if(empty, "page-empty");
         }
@@ -102,6 +102,12 @@ impl World<'_> {
             self.marks
                 .mark_if(self.weather.google.is_some(), "google-refused");
             self.order(request, fault);
+            return;
+        }
+        let user = user_number(request.user()).expect("a user of the emulator");
+        if matches!(request, FetchRequest::Events { .. }) && self.weather.unreadable.contains(&user)
+        {
+            self.order(request, GoogleFault::UnreadableItem);
             return;
         }
         for place in 0..self.weather.mishaps.len() {
@@ -193,6 +199,10 @@ impl World<'_> {
             self.marks.mark("graph-rejected");
             return error("Neo.ClientError.Statement.TypeError");
         }
+        if self.weather.graph_poisoned.contains(&user) && holds_poison(&write) {
+            self.marks.mark("event-poisoned");
+            return error("Neo.ClientError.Statement.TypeError");
+        }
         if self.weather.graph_transient_ppm > 0
             && self.draw("graph", 999_999) < u64::from(self.weather.graph_transient_ppm)
         {
@@ -226,4 +236,13 @@ impl World<'_> {
         }
         Some(Ok(reply))
     }
+}
+
+/// Whether the graph chokes on an event of this write.
+fn holds_poison(write: &GraphWrite) -> bool {
+    let GraphWrite::Apply { upserts, .. } = write else {
+        return false;
+    };
+    let mut names = upserts.iter().filter_map(|row| row.name.as_deref());
+    names.any(|name| name.starts_with(POISON))
 }

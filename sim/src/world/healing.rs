@@ -5,7 +5,8 @@ use kalends_core::time::{HOUR_MS, Timestamp};
 use super::event::Event;
 use super::trace::Moment;
 use super::{AUDIT_EVERY_MS, Phase, World};
-use crate::invariants::{Invariant, Violation, memory};
+use crate::invariants::convergence::{self, Behind};
+use crate::invariants::{memory, shutdown};
 use crate::oracle;
 use crate::plan::bound::heal_bound_ms;
 use crate::plan::{FaultKind, Mishap};
@@ -18,13 +19,6 @@ const LAST_DEADLINE_MS: u64 = 30_000;
 const PATIENCE_MS: u64 = 20_000;
 /// The world is well when no fault has lasted within so many milliseconds: store retries and effects' deadlines pass.
 const WELL_AFTER_MS: u64 = 120_000;
-/// At most so many users are named who are not fresh.
-const NAMED_MAX: usize = 5;
-
-fn late(detail: String) -> Violation {
-    Violation::new(Invariant::Convergence, detail)
-}
-
 impl World<'_> {
     /// The world looks at itself.
     pub(super) fn audit(&mut self) {
@@ -81,7 +75,11 @@ impl World<'_> {
         self.healed_at = self.now;
         self.quiet_since = self.now;
         self.google.clear_faults();
-        if self.enrolled < self.users.len() {
+        let emptied = |fault: &crate::plan::Fault| fault.kind == FaultKind::EmptyStore;
+        if self.plan.faults.iter().any(emptied) {
+            // Processes that began before a wave of enrolments do not know of it.
+            self.enroll(self.users.clone());
+        } else if self.enrolled < self.users.len() {
             self.enroll_all();
         }
         for process in 0..self.plan.size.processes {
@@ -96,16 +94,18 @@ impl World<'_> {
         self.tell(&Moment::Healed);
     }
 
-    /// Who was parked because Google refused good tokens again and again connects again, as only that user can. Where
-    /// Google did no such thing, a parked user whose grant is good is a failure.
+    /// Who was parked because Google refused good tokens again and again connects again, as only that user can; so does
+    /// who connected while an emptied store knew nobody. Where neither happened, a parked user whose grant is good is a
+    /// failure.
     fn connect_the_wronged(&mut self) {
         let wronged = self.plan.faults.iter().any(|fault| {
             matches!(
                 fault.kind,
-                FaultKind::GoogleMishap {
-                    mishap: Mishap::Unauthorized | Mishap::AccessTokenExpires,
-                    ..
-                }
+                FaultKind::EmptyStore
+                    | FaultKind::GoogleMishap {
+                        mishap: Mishap::Unauthorized | Mishap::AccessTokenExpires,
+                        ..
+                    }
             )
         });
         for user in (0..self.plan.size.users).filter(|_| wronged) {
@@ -130,26 +130,7 @@ impl World<'_> {
         let users = self.users.len();
         if self.ledger.fresh() < users {
             if self.now > until {
-                let behind =
-                    (0..users).filter(|user| self.ledger.fresh_since(*user) < self.healed_at);
-                let named: Vec<String> = behind
-                    .take(NAMED_MAX)
-                    .map(|user| {
-                        let since = self.ledger.fresh_since(user);
-                        let parked = if self.ledger.accepts(user) {
-                            ""
-                        } else {
-                            ", parked"
-                        };
-                        format!("{} (last synced {since}{parked})", self.users[user])
-                    })
-                    .collect();
-                let missing = users - self.ledger.fresh();
-                let healed_at = self.healed_at;
-                self.broken(late(format!(
-                    "{missing} of {users} users are not fresh by {until}, healed {healed_at}: {}",
-                    named.join(", ")
-                )));
+                self.judge_late(until);
             }
             return;
         }
@@ -157,6 +138,7 @@ impl World<'_> {
         if self.failed.is_some() {
             return;
         }
+        self.fresh_at = Some(self.now);
         self.tell(&Moment::Converged);
         self.phase = Phase::Ending {
             until: self.now.plus_ms(LAST_DEADLINE_MS + CHECK_EVERY_MS),
@@ -166,42 +148,57 @@ impl World<'_> {
         }
     }
 
-    /// Every graph against its calendar, item by item.
+    fn judge_late(&mut self, until: Timestamp) {
+        let users = 0..self.users.len();
+        let late = users.filter(|user| self.ledger.fresh_since(*user) < self.healed_at);
+        let behind: Vec<Behind<'_>> = late
+            .map(|user| Behind {
+                user: &self.users[user],
+                synced_at: self.ledger.fresh_since(user),
+                parked: !self.ledger.accepts(user),
+            })
+            .collect();
+        let verdict = convergence::all_fresh(self.now, self.healed_at, until, &behind);
+        self.judge(verdict);
+    }
+
+    /// Every graph against its user's calendars, item by item.
     fn compare_all(&mut self) {
         for user in 0..self.users.len() {
             let name = self.users[user].as_str();
-            let calendar = self.google.calendar_row_truth(name, "primary");
-            let truth = self.google.calendar_truth(name, "primary");
-            let (calendar, truth) = (
-                calendar.expect("a user of the emulator"),
-                truth.expect("a user of the emulator"),
-            );
-            let verdict = oracle::compare(&calendar, truth, &self.graphs[user].snapshot());
-            if verdict.mismatches > 0 {
-                let detail = format!(
-                    "the graph of {name} differs in {} of {} events: {}",
-                    verdict.mismatches,
-                    verdict.expected,
-                    verdict.described.first().map_or("", String::as_str)
+            let calendars = match self.plan.size.calendars_per_user {
+                1 => vec!["primary".to_owned()],
+                _ => self.google.calendars(name).expect("a user of the emulator"),
+            };
+            let snapshot = self.graphs[user].snapshot();
+            let mut comparison = oracle::Comparison::of(&snapshot, calendars.len());
+            for id in &calendars {
+                let calendar = self.google.calendar_row_truth(name, id);
+                let truth = self.google.calendar_truth(name, id);
+                comparison.calendar(
+                    &calendar.expect("a calendar of the emulator"),
+                    truth.expect("a calendar of the emulator"),
                 );
-                self.broken(late(detail));
+            }
+            let verdict = convergence::graph_equals(name, &comparison.verdict());
+            self.judge(verdict);
+            if self.failed.is_some() {
                 return;
             }
         }
     }
 
     fn check_ending(&mut self, until: Timestamp) {
-        let all_gone = self
-            .processes
-            .iter()
-            .all(|process| process.machine.is_none());
-        if all_gone && self.ledger.leases() == 0 {
+        let processes = self.processes.iter();
+        let running = processes
+            .filter(|process| process.machine.is_some())
+            .count();
+        let leases = self.ledger.leases();
+        if running == 0 && leases == 0 {
             self.audit_the_store();
             self.phase = Phase::Done;
-        } else if self.now > until {
-            let leases = self.ledger.leases();
-            let detail = format!("all were told to stop, and {leases} leases are left by {until}");
-            self.broken(Violation::new(Invariant::ShutdownInTime, detail));
+        } else {
+            self.judge(shutdown::all_gone(self.now, until, running, leases));
         }
     }
 }

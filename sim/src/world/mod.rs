@@ -13,6 +13,7 @@
 //! them), `faults.rs` and `weather.rs` (what goes wrong), `healing.rs` (the end).
 
 mod clock;
+mod count;
 mod event;
 mod faults;
 mod google;
@@ -35,6 +36,7 @@ use kalends_core::time::{DAY_MS, Timestamp};
 
 use crate::google::{GoogleEmulator, GoogleSettings, QuotaSettings};
 use crate::graph::UserGraph;
+use crate::invariants::asking::Asking;
 use crate::invariants::wakers::Wakers;
 use crate::invariants::{Invariant, StoreLedger, Violation};
 use crate::marks::Marks;
@@ -54,6 +56,8 @@ use weather::Weather;
 const START_GAP_MS: u64 = 150;
 /// How often the world looks at itself, in milliseconds.
 const AUDIT_EVERY_MS: u64 = 10_000;
+/// By so much a process may misjudge the store's clock in a network that is well, in milliseconds.
+const ASKING_SLACK_MS: u64 = 200;
 
 /// The one schedule of the fleet.
 #[must_use]
@@ -93,6 +97,22 @@ fn play<'a>(plan: &'a Plan, tracer: Option<&'a mut dyn Tracer>) -> Report {
         world.broken(Violation::new(Invariant::NoPanic, text));
     }
     world.report()
+}
+
+/// The ledger of who was told to slow down: exact, up to messages that were late, while no clock is wrong.
+fn asking_of(plan: &Plan) -> Asking {
+    let mut late_ms = Some(ASKING_SLACK_MS);
+    for fault in &plan.faults {
+        match &fault.kind {
+            FaultKind::Delay { max_ms } | FaultKind::StoreSlow { max_ms } => {
+                late_ms = late_ms.map(|late_ms| late_ms + 2 * u64::from(*max_ms));
+            }
+            FaultKind::StoreClockStep { .. } => late_ms = None,
+            kind if kind.family() == crate::plan::Family::Clock => late_ms = None,
+            _ => {}
+        }
+    }
+    Asking::new(plan.size.processes as usize, late_ms)
 }
 
 /// Where a run stands.
@@ -138,10 +158,13 @@ struct World<'a> {
     load_rng: KalendsRng,
     ledger: StoreLedger,
     wakers: Wakers,
+    asking: Asking,
     marks: Marks,
     hasher: StateHasher,
     tally: Tally,
     healed_at: Timestamp,
+    fresh_at: Option<Timestamp>,
+    calendars_rng: KalendsRng,
     failed: Option<Failed>,
     tracer: Option<&'a mut dyn Tracer>,
 }
@@ -155,6 +178,7 @@ impl<'a> World<'a> {
         let users = size.users as usize;
         let mut google =
             GoogleSettings::new(plan.seed, size.users, size.events_per_calendar, start);
+        google.calendars_per_user = size.calendars_per_user;
         google.quota = plan
             .climate
             .google_quota
@@ -191,10 +215,13 @@ impl<'a> World<'a> {
             load_rng: substream(plan.seed, "load"),
             ledger: StoreLedger::new(users, plan.policy.backoff.attempts_max),
             wakers: Wakers::default(),
+            asking: asking_of(plan),
             marks: Marks::default(),
             hasher: StateHasher::default(),
             tally: Tally::default(),
             healed_at: start,
+            fresh_at: None,
+            calendars_rng: substream(plan.seed, "calendars"),
             failed: None,
             tracer,
         };
@@ -219,6 +246,8 @@ impl<'a> World<'a> {
         self.heap.push(start.plus_ms(AUDIT_EVERY_MS), Event::Audit);
         let end = start.plus_ms(plan.size.duration_ms);
         self.heap.push(end, Event::Heal);
+        self.marks
+            .mark_if(plan.size.calendars_per_user > 1, "many-calendars");
         let zone = &plan.policy.schedule;
         let noon = |at: Timestamp| {
             crate::plan::schedule("0 12 * * *", &zone.time_zone.to_string()).next_after(at)
@@ -259,6 +288,7 @@ impl<'a> World<'a> {
             Event::ToGraph { from, write } => self.at_graph(from, *write),
             Event::Back { to, result } => {
                 if let Some(result) = self.arrives(to, result) {
+                    self.hears(to.process, &result);
                     let id = to.id;
                     let result = *result;
                     self.input(to.process, Input::Done { id, result });
@@ -398,12 +428,22 @@ impl<'a> World<'a> {
         }
         let user = self.draw("load", self.users.len() as u64 - 1);
         let user = self.users[usize::try_from(user).expect("below the length")].clone();
+        let others = u64::from(self.plan.size.calendars_per_user) - 1;
+        let calendar = if others == 0 {
+            0
+        } else {
+            uniform(&mut self.calendars_rng, others)
+        };
+        let calendar = u32::try_from(calendar).expect("few calendars");
+        let (now, name) = (self.now, user.as_str());
         let change = self
             .google
-            .random_change(self.now, user.as_str(), &mut self.load_rng);
+            .random_change_in(now, name, calendar, &mut self.load_rng);
         let change = change.expect("a user of the emulator");
+        let calendar = self.google.calendar_by_number(name, calendar);
+        let calendar = calendar.expect("a calendar of the emulator");
         self.google
-            .apply(self.now, user.as_str(), &change)
+            .apply_in(now, name, &calendar, &change)
             .expect("a change that was drawn is possible");
         self.plan_change();
     }
@@ -443,9 +483,11 @@ impl<'a> World<'a> {
     fn report(self) -> Report {
         let mut tally = self.tally;
         tally.simulated_ms = self.now.since_ms(self.plan.size.start);
+        let fresh_ms = self.fresh_at.map(|at| at.since_ms(self.healed_at));
         let healed_ms = self.now.since_ms(self.healed_at);
         Report {
             seed: self.plan.seed,
+            fresh_ms,
             healed_ms: (self.phase == Phase::Done).then_some(healed_ms),
             failed: self.failed,
             unseed: self.hasher.value(),

@@ -4,7 +4,7 @@ use kalends_core::id::SourceName;
 use kalends_core::node::io::{EffectResult, Input};
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::Queue;
-use kalends_core::queue::command::{Command, Refusal, Reply, Stamped};
+use kalends_core::queue::command::{Command, Reply, Stamped};
 use kalends_core::time::Timestamp;
 
 use super::World;
@@ -169,6 +169,13 @@ impl World<'_> {
         if last.started > 0 {
             self.wakers.started();
         }
+        if last.syncs_started > 0 {
+            let since_start_ms = self.now.since_ms(self.plan.size.start);
+            self.tally.started(since_start_ms, last.syncs_started);
+        }
+        if let Some(user) = last.synced {
+            self.tally.synced(user);
+        }
         self.marks
             .mark_if(last.given_again > 0, "lease-given-again");
         if let Some(gap_ms) = last.gap_ms {
@@ -191,33 +198,6 @@ impl World<'_> {
             self.store.wake_at = *next_at;
         }
         (now, reply)
-    }
-
-    fn mark_reply(&mut self, seen: &Seen, reply: &Reply) {
-        let marks = &mut self.marks;
-        match (seen, reply) {
-            (Seen::End(..), Reply::AlreadyDone) => marks.mark("end-told-twice"),
-            (
-                Seen::End(..),
-                Reply::Refused {
-                    refusal: Refusal::LeaseLost,
-                },
-            ) => marks.mark("commit-refused"),
-            (_, Reply::AlreadyFired { .. }) => marks.mark("tick-already-fired"),
-            (_, Reply::Enqueued { coalesced, .. }) if *coalesced > 0 => marks.mark("job-coalesced"),
-            (Seen::Connect(_), Reply::Enrolled { users, .. }) if !users.is_empty() => {
-                marks.mark("user-unparked")
-            }
-            (Seen::Claim(_), Reply::Claimed { leases, .. }) => {
-                let resumes = |cursor: &String| cursor.contains("\"page_token\":\"");
-                let some = leases.iter().filter_map(|lease| lease.cursor.as_ref());
-                // A cursor that stands on a page is of a job that somebody did not end.
-                if some.filter(|cursor| cursor.len() > 300).any(resumes) {
-                    marks.mark("pass-resumed");
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Calls every process, if something may start sooner than was known.
@@ -274,6 +254,16 @@ impl World<'_> {
         self.store.queue = queue;
         self.ledger = ledger;
         self.store.wake_at = None;
+    }
+
+    /// Everything in the store is gone, in its replica as well.
+    pub(super) fn empty_the_store(&mut self) {
+        self.marks.mark("store-emptied");
+        self.store.queue = Queue::new();
+        self.store.queue.visit_changes(&mut self.hasher);
+        self.store.replica = None;
+        self.store.wake_at = None;
+        self.ledger = self.ledger.emptied(self.plan.policy.backoff.attempts_max);
     }
 
     /// The source of all calendars.

@@ -32,6 +32,8 @@ pub(crate) struct Weather {
     pub(crate) graph_lost_ppm: u32,
     pub(crate) graph_rejects: Vec<u32>,
     pub(crate) graph_misconfigured: bool,
+    pub(crate) graph_poisoned: Vec<u32>,
+    pub(crate) unreadable: Vec<u32>,
     /// Faults that last.
     pub(crate) faults: usize,
 }
@@ -104,6 +106,8 @@ impl Weather {
             FaultKind::GraphReplyLost { ppm } => most(&mut self.graph_lost_ppm, *ppm),
             FaultKind::GraphRejects { user } => self.graph_rejects.push(user % users),
             FaultKind::GraphMisconfigured => self.graph_misconfigured = true,
+            FaultKind::PoisonEvents { user, .. } => self.graph_poisoned.push(user % users),
+            FaultKind::UnreadableEvents { user } => self.unreadable.push(user % users),
             // What these do, they do when they begin and end.
             FaultKind::Crash { .. }
             | FaultKind::Pause { .. }
@@ -124,7 +128,9 @@ impl Weather {
             | FaultKind::PauseSource
             | FaultKind::SetLimit { .. }
             | FaultKind::ChangeSchedule { .. }
-            | FaultKind::RetryFailed => {}
+            | FaultKind::RetryFailed
+            | FaultKind::EmptyStore
+            | FaultKind::UnshareCalendar { .. } => {}
         }
     }
 }
