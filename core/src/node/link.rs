@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::io::{EffectId, EffectResult, Notice};
 use crate::failure::Failure;
 use crate::id::ScheduleName;
+use crate::mutant::{Mutant, planted};
 use crate::policy::backoff::{Backoff, BackoffJitter};
 use crate::port::StoreUnavailable;
 use crate::queue::command::{Command, LeaseToken};
@@ -110,7 +111,11 @@ impl Effects {
     ) -> EffectId {
         self.last += 1;
         let id = EffectId(self.last);
-        let deadline = now.plus_ms(timeout_ms);
+        let deadline = if planted(Mutant::HungNeverGivenUp) {
+            Timestamp::MAX
+        } else {
+            now.plus_ms(timeout_ms)
+        };
         let effect = InFlight {
             purpose,
             command,

@@ -52,8 +52,16 @@ impl World<'_> {
     }
 
     fn look_for_wakers(&mut self) {
-        let is_well =
-            !self.trouble_since(WELL_AFTER_MS) && self.processes.iter().all(super::Process::is_up);
+        // Calls that are lost are no excuse, as there is a poll; nor is it that there is much to do.
+        let troubles = |kind: &FaultKind| {
+            !matches!(
+                kind,
+                FaultKind::WakeLoss { .. } | FaultKind::SyncAll | FaultKind::Flood { .. }
+            )
+        };
+        let is_well = self.now.since_ms(self.healed_at) >= WELL_AFTER_MS
+            && !self.fault_within(WELL_AFTER_MS, troubles)
+            && self.processes.iter().all(super::Process::is_up);
         let now = self.store_now();
         let is_due = is_well
             && self
@@ -79,7 +87,6 @@ impl World<'_> {
     /// The faults are over: what is dead starts, and everything must become well.
     pub(super) fn heal(&mut self) {
         self.healed_at = self.now;
-        self.quiet_since = self.now;
         self.google.clear_faults();
         if self.enrolled < self.users.len() {
             self.enroll_all();

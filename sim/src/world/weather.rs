@@ -32,8 +32,6 @@ pub(crate) struct Weather {
     pub(crate) graph_lost_ppm: u32,
     pub(crate) graph_rejects: Vec<u32>,
     pub(crate) graph_misconfigured: bool,
-    /// Faults that last.
-    pub(crate) faults: usize,
 }
 
 impl Weather {
@@ -47,7 +45,6 @@ impl Weather {
     ) -> Self {
         let mut weather = Weather::default();
         for (fault, _) in faults.iter().zip(active).filter(|(_, active)| **active) {
-            weather.faults += 1;
             weather.add(fault, start, processes, users);
         }
         weather
