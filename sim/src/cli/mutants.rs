@@ -1,7 +1,7 @@
 //! Planted bugs: each is played until something catches it, and nothing may be caught without one.
 //!
-//! The plans: those that seeds draw, as `run` plays them, but with fewer users ([`USERS`]), so that many are played in
-//! little time; and, after the first of them ([`SEEDS_FIRST`]), every scenario that has no more users than
+//! The plans: those that seeds draw, with fewer users ([`USERS`]) and all their faults in a shorter day ([`HOURS`]), so
+//! that many are played in little time; and, after the first of them ([`SEEDS_FIRST`]), every scenario that has no more users than
 //! [`SCENARIO_USERS_MAX`], with seed 0, its own expectation included. Each thread plays one mistake at a time.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use clap::Args;
 use kalends_core::mutant::{Mutant, plant};
+use kalends_core::time::HOUR_MS;
 use kalends_sim::plan::Plan;
 use kalends_sim::scenario::{self, Scenario};
 use kalends_sim::world::run as play;
@@ -20,7 +21,9 @@ use serde_json::json;
 use super::{EXIT_USAGE, batch};
 
 /// Users of the drawn plans.
-const USERS: u32 = 50;
+const USERS: u32 = 40;
+/// Hours of the drawn plans, into which the faults of 24 are brought.
+const HOURS: u64 = 8;
 /// So many drawn plans are played before the scenarios.
 const SEEDS_FIRST: u64 = 25;
 /// A scenario with more users takes too long to be played for each mistake.
@@ -63,11 +66,7 @@ impl Trial {
     /// What is wrong with it, and in which words, if anything is.
     fn fault(self) -> Option<(String, String)> {
         let plan = match self {
-            Trial::Seed(seed) => {
-                let mut plan = Plan::draw(seed);
-                plan.size.users = USERS;
-                plan
-            }
+            Trial::Seed(seed) => drawn(seed),
             Trial::Named(scenario) => (scenario.plan)(0),
         };
         let report = play(&plan);
@@ -85,12 +84,30 @@ impl Trial {
     }
 }
 
+/// The plan of a seed, made small.
+fn drawn(seed: u64) -> Plan {
+    let mut plan = Plan::draw(seed);
+    let long_ms = plan.size.duration_ms;
+    let short_ms = HOURS * HOUR_MS;
+    plan.size.users = USERS;
+    plan.size.duration_ms = short_ms;
+    for fault in &mut plan.faults {
+        fault.at_ms = fault.at_ms * short_ms / long_ms;
+        fault.lasting_ms = fault.lasting_ms.min(short_ms - fault.at_ms);
+    }
+    plan
+}
+
+/// What is played for each mistake, in this order; of the scenarios the small ones first.
 fn trials(seeds: u64) -> Vec<Trial> {
-    let scenarios = scenario::all().into_iter();
-    let small = scenarios.filter(|scenario| (scenario.plan)(0).size.users <= SCENARIO_USERS_MAX);
+    let size = |scenario: &Scenario| (scenario.plan)(0).size;
+    let mut named = scenario::all();
+    named.retain(|scenario| size(scenario).users <= SCENARIO_USERS_MAX);
+    named.sort_by_key(|scenario| u64::from(size(scenario).users) * size(scenario).duration_ms);
     let first = (0..seeds.min(SEEDS_FIRST)).map(Trial::Seed);
     let rest = (SEEDS_FIRST..seeds).map(Trial::Seed);
-    first.chain(small.map(Trial::Named)).chain(rest).collect()
+    let named = named.into_iter().map(Trial::Named);
+    first.chain(named).chain(rest).collect()
 }
 
 /// How one mistake fared.

@@ -267,7 +267,7 @@ impl StoreLedger {
             if some_buried && is_there {
                 // It may have been given up and be there again, for a wish that came meanwhile.
                 self.waits.forget_one(job);
-                self.attempts.forget(job);
+                self.attempts.ask_again(job);
             }
             self.jobs.note(job, outstanding || is_there);
         }
