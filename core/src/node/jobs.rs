@@ -328,8 +328,9 @@ impl Node {
 
     /// The shutdown's deadline is near: everything that still runs goes back unharmed.
     pub(super) fn hand_back_all(&mut self, now: Timestamp) {
-        if planted(Mutant::LeaseNotReleased) || planted(Mutant::ShutdownLate) {
-            return;
+        if planted(Mutant::LeaseNotReleased) {
+            let running = self.slots.running_tokens();
+            return running.into_iter().for_each(|token| self.drop_lost(token));
         }
         for token in self.slots.running_tokens() {
             self.end_job(now, token, Ending::Released, |lease| Command::Release {

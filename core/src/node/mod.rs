@@ -139,7 +139,10 @@ impl Node {
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Wake => self.claim.soon(now),
-            Input::Shutdown { deadline } => {
+            Input::Shutdown { mut deadline } => {
+                if planted(Mutant::ShutdownLate) {
+                    deadline = deadline.plus_ms(SCHEDULES_REFRESH_MS);
+                }
                 self.shutdown = Some(self.shutdown.map_or(deadline, |old| old.min(deadline)));
             }
             Input::Done { id, result } => {
@@ -381,7 +384,7 @@ impl Node {
             self.hand_back_all(now);
         }
         let idle = self.slots.is_empty() && !self.claim.is_in_flight();
-        if idle || now >= deadline && !planted(Mutant::ShutdownLate) {
+        if idle || now >= deadline {
             self.finished = true;
         }
     }
