@@ -14,6 +14,7 @@
 //! | [`sync`] | the Sync machine: one user's job, page by page |
 //! | [`node`] | the Node machine: one process; ticks, fan-out, claims, slots, heartbeats, shutdown |
 //! | [`port`] | the traits that adapters implement |
+//! | [`mutant`] | bugs that the simulator plants to see that it catches them; in no normal build |
 //!
 //! # The driving contract
 //!
@@ -67,6 +68,7 @@ pub mod failure;
 pub mod google;
 pub mod graph;
 pub mod id;
+pub mod mutant;
 pub mod node;
 pub mod policy;
 pub mod port;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link::Purpose;
 use super::{HELD_PER_SLOT, Node};
+use crate::mutant::{Mutant, planted};
 use crate::queue::command::{BATCH_MAX, Command, LeaseRef, Reply};
 use crate::queue::state::JobKey;
 use crate::time::Timestamp;
@@ -90,7 +91,7 @@ pub(super) struct HeartbeatState {
 impl HeartbeatState {
     /// The first job is here.
     pub(super) fn begin(&mut self, now: Timestamp, lease_ms: u64) {
-        self.at = now.plus_ms(lease_ms / 3);
+        self.at = now.plus_ms(heartbeat_after_ms(lease_ms));
     }
 
     /// The store did not answer.
@@ -98,6 +99,14 @@ impl HeartbeatState {
         self.in_flight = false;
         self.at = retry_at;
     }
+}
+
+/// From one heartbeat to the next: two may be lost before the lease is.
+fn heartbeat_after_ms(lease_ms: u64) -> u64 {
+    if planted(Mutant::HeartbeatLate) {
+        return lease_ms;
+    }
+    lease_ms / 3
 }
 
 impl Node {
@@ -108,6 +117,9 @@ impl Node {
         let held_max = concurrency
             .saturating_mul(HELD_PER_SLOT)
             .min(batch_max.saturating_sub(fan_out_slots));
+        if planted(Mutant::ClaimWithoutSlot) {
+            return (concurrency, fan_out_slots);
+        }
         let syncs = concurrency
             .saturating_sub(self.slots.running_syncs())
             .min(held_max.saturating_sub(self.slots.syncs()));
@@ -149,7 +161,11 @@ impl Node {
 
     pub(super) fn claimed(&mut self, now: Timestamp, reply: Reply) {
         self.claim.in_flight = false;
-        self.claim.at = now.plus_ms(self.settings.poll_ms);
+        self.claim.at = if planted(Mutant::NoPoll) {
+            Timestamp::MAX
+        } else {
+            now.plus_ms(self.settings.poll_ms)
+        };
         let Reply::Claimed {
             leases,
             recovered,
@@ -223,7 +239,7 @@ impl Node {
             return;
         }
         self.heartbeat.in_flight = true;
-        self.heartbeat.at = now.plus_ms(self.settings.lease_ms / 3);
+        self.heartbeat.at = now.plus_ms(heartbeat_after_ms(self.settings.lease_ms));
         let leases: Vec<LeaseRef> = self.slots.leases().cloned().collect();
         let lease_ms = self.settings.lease_ms;
         self.send_store(

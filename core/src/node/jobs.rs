@@ -9,6 +9,7 @@ use super::link::{EffectKind, Purpose};
 use super::slots::{Ending, Slot, Work};
 use crate::failure::{Failure, FailureKind, LimitScope};
 use crate::id::SourceName;
+use crate::mutant::{Mutant, planted};
 use crate::policy::overload::overload;
 use crate::queue::command::{
     Command, Commit, CommitOutcome, Lease, LeaseRef, LeaseToken, Refusal, Reply,
@@ -327,6 +328,10 @@ impl Node {
 
     /// The shutdown's deadline is near: everything that still runs goes back unharmed.
     pub(super) fn hand_back_all(&mut self, now: Timestamp) {
+        if planted(Mutant::LeaseNotReleased) {
+            let running = self.slots.running_tokens();
+            return running.into_iter().for_each(|token| self.drop_lost(token));
+        }
         for token in self.slots.running_tokens() {
             self.end_job(now, token, Ending::Released, |lease| Command::Release {
                 lease,

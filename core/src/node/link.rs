@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::io::{EffectId, EffectResult, Notice};
 use crate::failure::Failure;
 use crate::id::ScheduleName;
+use crate::mutant::{Mutant, planted};
 use crate::policy::backoff::{Backoff, BackoffJitter};
 use crate::port::StoreUnavailable;
 use crate::queue::command::{Command, LeaseToken};
@@ -112,7 +113,11 @@ impl Effects {
     ) -> EffectId {
         self.last += 1;
         let id = EffectId(self.last);
-        let deadline = now.plus_ms(timeout_ms);
+        let deadline = if planted(Mutant::HungNeverGivenUp) {
+            Timestamp::MAX
+        } else {
+            now.plus_ms(timeout_ms)
+        };
         let effect = InFlight {
             purpose,
             command,

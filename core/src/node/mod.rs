@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::google::page::EventsPage;
 use crate::id::{ScheduleName, SourceName};
+use crate::mutant::{Mutant, planted};
 use crate::queue::command::{Command, LeaseRef, Reply};
 use crate::rng::{KalendsRng, substream};
 use crate::time::Timestamp;
@@ -148,7 +149,10 @@ impl Node {
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Wake => self.claim.soon(now),
-            Input::Shutdown { deadline } => {
+            Input::Shutdown { mut deadline } => {
+                if planted(Mutant::ShutdownLate) {
+                    deadline = deadline.plus_ms(SCHEDULES_REFRESH_MS);
+                }
                 self.shutdown = Some(self.shutdown.map_or(deadline, |old| old.min(deadline)));
             }
             Input::Done { id, result } => {

@@ -9,6 +9,7 @@ use super::Node;
 use super::io::Notice;
 use super::link::Purpose;
 use crate::id::{ScheduleName, SourceName};
+use crate::mutant::{Mutant, planted};
 use crate::queue::command::{Command, Reply};
 use crate::queue::state::ScheduleState;
 use crate::time::{MINUTE_MS, Timestamp};
@@ -154,6 +155,11 @@ impl Node {
             let missed = plan
                 .missed
                 .saturating_sub(plan.fire.iter().filter(late).count() as u64);
+            let missed = if planted(Mutant::MissedNotCounted) {
+                0
+            } else {
+                missed
+            };
             let fire = fire.is_some();
             let purpose = Purpose::Tick {
                 schedule: schedule.clone(),

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutant::{Mutant, planted};
 use crate::rng::{Rng, uniform};
 use crate::time::{DAY_MS, SECOND_MS};
 
@@ -82,6 +83,7 @@ impl Backoff {
         let growth = u64::from(self.factor.max(1)).saturating_pow(attempt.saturating_sub(1));
         let full_ms = self.base_ms.saturating_mul(growth).min(self.cap_ms);
         match self.jitter {
+            _ if planted(Mutant::RetryWithoutJitter) => full_ms,
             BackoffJitter::None => full_ms,
             BackoffJitter::Equal => full_ms / 2 + uniform(rng, full_ms - full_ms / 2),
             BackoffJitter::Full => uniform(rng, full_ms),

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutant::{Mutant, planted};
 use crate::time::Timestamp;
 
 /// The most missed ticks that are counted; a count of this means "so many or more".
@@ -119,6 +120,7 @@ pub(super) fn plan(
         plan.missed += 1;
         let room = match catch_up {
             CatchUp::Skip => 0,
+            CatchUp::Once if planted(Mutant::CatchUpAll) => usize::MAX,
             CatchUp::Once => 1,
             CatchUp::All { max } => max.min(CATCH_UP_TICKS_MAX) as usize,
         };

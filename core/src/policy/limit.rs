@@ -40,6 +40,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutant::{Mutant, planted};
 use crate::time::{DAY_MS, MINUTE_MS, SECOND_MS, Timestamp};
 
 /// The most starts that a limit may allow in its window.
@@ -241,6 +242,9 @@ impl SlidingWindow {
         self.buckets
             .iter()
             .filter(|bucket| bucket.leaves_at(limit) > now)
+            .filter(|bucket| {
+                !planted(Mutant::FixedWindow) || bucket.last >= window_begin(now, limit)
+            })
             .fold(0, |sum: u32, bucket| sum.saturating_add(bucket.count))
     }
 
@@ -295,6 +299,11 @@ fn slot_end(now: Timestamp, granularity_ms: u64) -> Timestamp {
     let granularity_ms = i64::try_from(granularity_ms).unwrap_or(i64::MAX);
     let passed_ms = now.as_ms().rem_euclid(granularity_ms);
     now.plus_ms((granularity_ms - 1 - passed_ms).unsigned_abs())
+}
+
+/// When the fixed window began that `now` lies in: what a sliding one does not have.
+fn window_begin(now: Timestamp, limit: &Limit) -> Timestamp {
+    now.minus_ms(now.since_ms(Timestamp::EPOCH) % limit.window_ms.max(1))
 }
 
 /// How many starts in all are allowed `elapsed_ms` after a source opened again; `None` once the ramp is over.

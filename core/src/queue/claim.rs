@@ -15,6 +15,7 @@ use super::rows::{ActiveLease, FlowRow};
 use super::state::{JobKey, SourceSettings};
 use super::{CLAIM_BATCH_MAX, EXPIRE_BATCH_MAX, FAN_OUT_STALLS_MAX, Queue};
 use crate::id::{SourceName, WorkerId};
+use crate::mutant::{Mutant, planted};
 use crate::policy::limit::{Limit, SlidingWindow, ramp_allowance};
 use crate::time::Timestamp;
 
@@ -90,7 +91,9 @@ impl Queue {
             JobKey::Sync { source, .. } => self.settings(source).stalls_max,
         };
         let stalls = self.edit_job(key, |row| {
-            row.stalls = row.stalls.saturating_add(1);
+            row.stalls = row
+                .stalls
+                .saturating_add(u32::from(!planted(Mutant::PoisonNeverBuried)));
             row.stalls
         });
         let error = format!("the lease expired without a heartbeat ({stalls} times)");
@@ -217,6 +220,11 @@ impl Queue {
             let now_us = u64::try_from(now.as_ms())
                 .unwrap_or(0)
                 .saturating_mul(1_000);
+            let now_us = if planted(Mutant::TokenReused) {
+                0
+            } else {
+                now_us
+            };
             meta.last_token = LeaseToken(now_us.max(meta.last_token.0.saturating_add(1)));
             meta.last_token
         });
@@ -266,8 +274,17 @@ impl Queue {
 impl FlowRow {
     /// How many jobs may start now, as far as the source's limits and its ramp are concerned.
     fn room(&self, now: Timestamp, settings: &SourceSettings) -> u64 {
+        let processes = if planted(Mutant::LimiterPerProcess) {
+            3
+        } else {
+            1
+        };
         let free = |window: &SlidingWindow, limit: Option<&Limit>| {
-            limit.map_or(u64::MAX, |limit| u64::from(window.available(now, limit)))
+            let limit = limit.map(|limit| Limit {
+                count: limit.count * processes,
+                ..*limit
+            });
+            limit.map_or(u64::MAX, |limit| u64::from(window.available(now, &limit)))
         };
         let starts = free(&self.starts, settings.jobs.as_ref());
         let requests = free(&self.requests, settings.requests_project.as_ref());

@@ -10,6 +10,7 @@ use super::rows::{UserKey, Wish};
 use super::state::JobKey;
 use super::{Queue, SYNC_NOW_INTERVAL_MS};
 use crate::id::SourceName;
+use crate::mutant::{Mutant, planted};
 use crate::time::Timestamp;
 
 impl Queue {
@@ -33,7 +34,9 @@ impl Queue {
                     refused: 0,
                 });
             }
-            self.edit_job(&lease.key, |row| row.progress = Some(progress));
+            if !planted(Mutant::FanOutRestarts) {
+                self.edit_job(&lease.key, |row| row.progress = Some(progress));
+            }
         }
         let (mut added, mut coalesced, mut refused) = (0, 0, 0);
         for job in jobs {

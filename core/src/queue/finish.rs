@@ -8,6 +8,7 @@ use super::command::{Commit, CommitOutcome, LeaseRef, ParkReason, Refusal, Reply
 use super::records::user_key;
 use super::rows::{FinishedRow, JobRow, Wish};
 use super::state::JobKey;
+use crate::mutant::{Mutant, planted};
 use crate::time::Timestamp;
 
 impl Queue {
@@ -88,12 +89,21 @@ impl Queue {
             return Ok(Reply::AlreadyDone);
         }
         self.remember_finished(lease);
+        if planted(Mutant::DedupKeyLeaked) {
+            self.hand_back(&lease.key, Some(Timestamp::MAX));
+            return Ok(Reply::Done);
+        }
         let job = self.remove_job(&lease.key).expect("a live lease has a job");
         if let Some(user) = user_key(&lease.key) {
             self.edit_user(&user, |row| {
                 row.state.last_error = Some(error.clone());
                 row.state.due_at = next_due_at.unwrap_or(row.state.due_at);
-                row.state.parked = park.or(row.state.parked);
+                if planted(Mutant::FailedNeverDue) {
+                    row.state.due_at = Timestamp::MAX;
+                }
+                if !planted(Mutant::ParkedRetried) {
+                    row.state.parked = park.or(row.state.parked);
+                }
             });
         }
         self.bury(now, &lease.key, &job, job.attempts.saturating_add(1), error);

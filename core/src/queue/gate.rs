@@ -11,6 +11,7 @@ use super::state::JobKey;
 use super::{GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, PAUSED_RECHECK_MS, Queue};
 use crate::failure::LimitScope;
 use crate::id::SourceName;
+use crate::mutant::{Mutant, planted};
 use crate::time::Timestamp;
 
 /// A "slow down", as reported.
@@ -23,7 +24,14 @@ pub(super) struct Limited {
 }
 
 impl Queue {
-    pub(super) fn limited(&mut self, now: Timestamp, limited: Limited) -> Result<Reply, Refusal> {
+    pub(super) fn limited(
+        &mut self,
+        now: Timestamp,
+        mut limited: Limited,
+    ) -> Result<Reply, Refusal> {
+        if planted(Mutant::UserGateClosesAll) {
+            limited.scope = LimitScope::Source;
+        }
         let lease = &limited.lease;
         let user = user_key(&lease.key);
         let ended = self.is_ended(now, lease);
@@ -55,6 +63,9 @@ impl Queue {
         // Also when it is the source that waits: the others then go first, so that a user who alone brings the answer
         // about cannot shut everybody out again and again.
         self.hand_back(&lease.key, Some(until));
+        if planted(Mutant::LimitedIsAttempt) {
+            self.edit_job(&lease.key, |row| row.attempts += 1);
+        }
         if limited.scope == LimitScope::Source {
             // The gate keeps it back, not a wait of its own: should the gate be opened before its time, the next tick
             // brings it forward.
@@ -161,7 +172,7 @@ impl Queue {
         let mut flow = self.flow(source);
         let mut wait_until = now.max(opens_at(&flow.requests, now, project.as_ref(), requests));
         wait_until = wait_until.max(row.gate_until.unwrap_or(now));
-        if row.paused.is_some() {
+        if row.paused.is_some() && !planted(Mutant::PauseLetsRequests) {
             wait_until = wait_until.max(now.plus_ms(PAUSED_RECHECK_MS));
         }
         if let Some(user) = &user {
@@ -231,6 +242,8 @@ fn grown(in_a_row: u32, closed: bool) -> u32 {
 fn gate_until(now: Timestamp, limited: &Limited, in_a_row: u32) -> Timestamp {
     let doublings = in_a_row.saturating_sub(1).min(GATE_CAP_MS.ilog2());
     let grown_ms = (GATE_BASE_MS << doublings).min(GATE_CAP_MS);
-    let pause_ms = limited.retry_after_ms.unwrap_or(grown_ms);
+    let asked_ms = limited.retry_after_ms;
+    let asked_ms = asked_ms.filter(|_| !planted(Mutant::RetryAfterIgnored));
+    let pause_ms = asked_ms.unwrap_or(grown_ms);
     now.plus_ms(pause_ms.saturating_add(limited.jitter_ms).min(GATE_MS_MAX))
 }

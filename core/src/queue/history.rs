@@ -5,6 +5,7 @@ use super::index::{Ring, by_source, ring_of};
 use super::rows::{FinishedRow, Wish};
 use super::state::JobKey;
 use super::{FAN_OUTS_KEEP_COMPLETED, FAN_OUTS_KEEP_FAILED, Queue};
+use crate::mutant::{Mutant, planted};
 use crate::time::Timestamp;
 
 impl Queue {
@@ -36,6 +37,9 @@ impl Queue {
 
     /// Drops the oldest until no more are kept than the settings say.
     pub(super) fn trim_history(&mut self, ring: &Ring) {
+        if planted(Mutant::HistoryUnbounded) {
+            return;
+        }
         let (keep_completed, keep_failed) = match ring {
             None => (FAN_OUTS_KEEP_COMPLETED, FAN_OUTS_KEEP_FAILED),
             Some(source) => {

@@ -57,6 +57,7 @@ use state::JobKey;
 use table::Table;
 
 use crate::id::{ScheduleName, SourceName};
+use crate::mutant::{Mutant, planted};
 use crate::time::Timestamp;
 
 /// A "sync now" goes ahead of scheduled work at most once in this time for one user, in milliseconds.
@@ -302,7 +303,13 @@ impl Queue {
     ) -> Result<Reply, Refusal> {
         let mut lost = Vec::new();
         for lease in leases {
-            if self.live(now, &lease).is_some() {
+            let is_held = || {
+                self.jobs
+                    .get(&lease.key)
+                    .is_some_and(|row| row.active.is_some())
+            };
+            let is_live = self.live(now, &lease).is_some();
+            if is_live || planted(Mutant::HeartbeatExtendsLost) && is_held() {
                 self.extend_lease(now, &lease.key, lease_ms);
             } else {
                 lost.push(lease.token);

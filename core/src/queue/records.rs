@@ -6,6 +6,7 @@ use super::command::{LeaseRef, LeaseToken, Refusal};
 use super::index::UserPlace;
 use super::rows::{ActiveLease, JobRow, MetaRow, UserFlowRow, UserKey, UserRow, Wish, opens_at};
 use super::state::{JobKey, UserState};
+use crate::mutant::{Mutant, planted};
 use crate::policy::limit::Limit;
 use crate::time::Timestamp;
 
@@ -207,7 +208,12 @@ impl Queue {
 
     /// Whether the holder of this lease has ended it already. Refuses a lease that is neither live nor ended so.
     pub(super) fn is_ended(&self, now: Timestamp, lease: &LeaseRef) -> Result<bool, Refusal> {
-        if self.live(now, lease).is_some() {
+        let is_held = || {
+            self.jobs
+                .get(&lease.key)
+                .is_some_and(|row| row.active.is_some())
+        };
+        if self.live(now, lease).is_some() || planted(Mutant::NoFencingCheck) && is_held() {
             Ok(false)
         } else if self.finished(&lease.key) == Some(lease.token) {
             Ok(true)
@@ -247,7 +253,9 @@ impl Queue {
             return true;
         }
         self.edit_job(key, |row| {
-            if row.active.is_some() {
+            if row.active.is_some() && planted(Mutant::RerunDropped) {
+                // The wish is lost.
+            } else if row.active.is_some() {
                 row.rerun = Some(row.rerun.map_or(wish, |rerun| rerun.and(wish)));
             } else {
                 let run_at = row.wish.run_at;

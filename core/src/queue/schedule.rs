@@ -8,6 +8,7 @@ use super::rows::{ScheduleRow, UserKey, Wish};
 use super::state::{JobKey, ScheduleState};
 use super::{Queue, SCHEDULES_MAX};
 use crate::id::{ScheduleName, SourceName};
+use crate::mutant::{Mutant, planted};
 use crate::policy::schedule::ScheduleDefinition;
 use crate::time::Timestamp;
 
@@ -97,7 +98,8 @@ impl Queue {
         let Some(row) = self.schedules.get(&tick.schedule) else {
             return Ok(Reply::AlreadyFired { state: None });
         };
-        if row.state.revision != tick.revision || row.state.last_tick_at != after {
+        let is_next = row.state.last_tick_at == after || planted(Mutant::TickTwice);
+        if row.state.revision != tick.revision || !is_next {
             return Ok(Reply::AlreadyFired {
                 state: Some(row.state.clone()),
             });

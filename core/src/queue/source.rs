@@ -5,6 +5,7 @@ use super::rows::SourceRow;
 use super::state::{JobKey, SourceSettings};
 use super::{Queue, SOURCES_MAX};
 use crate::id::SourceName;
+use crate::mutant::{Mutant, planted};
 use crate::policy::limit::Limit;
 
 impl Queue {
@@ -67,6 +68,14 @@ impl Queue {
         jobs: Option<Limit>,
     ) -> Result<Reply, Refusal> {
         self.check_source(source)?;
+        let is_mid_window = || {
+            self.flows
+                .get(source)
+                .is_some_and(|flow| flow.starts.buckets().len() > 0)
+        };
+        if planted(Mutant::LimitChangeIgnored) && is_mid_window() {
+            return Ok(Reply::Done);
+        }
         if self.settings(source).jobs != jobs {
             self.sources.edit(source, |row| row.settings.jobs = jobs);
         }

@@ -16,6 +16,7 @@ use crate::google::page::{CalendarEntry, CalendarsPage, EventsPage, FetchReply, 
 use crate::google::query::{EventsFrom, EventsQuery, FetchRequest};
 use crate::graph::{CalendarRow, GraphWrite};
 use crate::id::{CalendarId, UserId};
+use crate::mutant::{Mutant, planted};
 use crate::queue::command::{CommitOutcome, LeaseToken};
 use crate::time::Timestamp;
 
@@ -155,6 +156,12 @@ impl SyncMachine {
     /// If the answer does not fit the last step: a fault of the caller.
     pub fn resume(&mut self, now: Timestamp, answer: Answer) -> Step {
         match answer {
+            Answer::Saved { .. }
+                if planted(Mutant::CursorBeforeWrite)
+                    && matches!(self.state, State::Writing { .. }) =>
+            {
+                self.next_write(now)
+            }
             Answer::Saved { wait_until } => self.saved(wait_until),
             Answer::Fetched(result) => {
                 self.permits = self.permits.checked_sub(1).expect("a fetch had leave");
@@ -426,7 +433,15 @@ impl SyncMachine {
         (self.state == State::Fetching).then(|| page::row_hash(&self.row(page)))
     }
 
-    fn fetched(&mut self, now: Timestamp, page: EventsPage) -> Step {
+    fn fetched(&mut self, now: Timestamp, mut page: EventsPage) -> Step {
+        if planted(Mutant::EmptyPageEnds)
+            && page.events.is_empty()
+            && let PageEnd::Next(token) = &page.end
+        {
+            page.end = PageEnd::Done {
+                sync_token: Some(token.clone()),
+            };
+        }
         let (calendar, cursor) = self.current();
         let calendar = calendar.clone();
         let row = self.row(&page);
@@ -448,6 +463,14 @@ impl SyncMachine {
             .as_ref()
             .expect("a pass is under way while fetching");
         let generation = pass.full_generation.unwrap_or(cursor.generation);
+        if planted(Mutant::GoneWipesFirst) && pass.full_generation.is_some() && pass.pages == 0 {
+            self.writes.push_back(GraphWrite::Sweep {
+                user: self.user.clone(),
+                fence: self.fence,
+                calendar: calendar.clone(),
+                generation,
+            });
+        }
         let row_is_new = cursor.row_hash != row_hash;
         cursor.row_hash = row_hash;
         if row_is_new || !batch.upserts.is_empty() || !batch.deletions.is_empty() {
@@ -461,6 +484,9 @@ impl SyncMachine {
             });
         }
         self.state = State::Writing { end: page.end };
+        if planted(Mutant::CursorBeforeWrite) {
+            return self.save_ahead();
+        }
         self.next_write(now)
     }
 
@@ -493,7 +519,9 @@ impl SyncMachine {
     fn pass_done(&mut self, now: Timestamp, sync_token: String) -> Step {
         let (calendar, cursor) = self.current();
         let pass = cursor.pass.as_ref().expect("a pass is under way");
-        if let Some(generation) = pass.full_generation {
+        if let Some(generation) = pass.full_generation
+            && !planted(Mutant::GoneWithoutSweep)
+        {
             let sweep = GraphWrite::Sweep {
                 user: self.user.clone(),
                 fence: self.fence,

@@ -89,7 +89,7 @@ fn play_checked(plan: &Plan, twice: bool) -> Report {
 }
 
 /// No text of a panic is wanted: it is in the report.
-fn silence_panics() {
+pub(super) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 

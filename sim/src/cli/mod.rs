@@ -1,6 +1,8 @@
 //! The command line.
 
 mod batch;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod show;
 
 use std::ops::Range;
@@ -39,6 +41,9 @@ enum Command {
     Plan(PlanOf),
     /// Lists the scenarios.
     Scenarios,
+    /// Plants one bug after the other and says what catches it; exits with 1 if one is missed.
+    #[cfg(feature = "mutants")]
+    Mutants(mutants::Mutants),
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +197,8 @@ pub(crate) fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        #[cfg(feature = "mutants")]
+        Command::Mutants(asked) => mutants::run(&asked),
         Command::Scenarios => {
             for scenario in scenario::all() {
                 println!("{:<24} {}", scenario.name, scenario.sentence);

@@ -16,6 +16,7 @@ use kalends_core::graph::{
     SnapshotEvent,
 };
 use kalends_core::id::CalendarId;
+use kalends_core::mutant::{Mutant, planted};
 
 /// An event as it stands.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl UserGraph {
     /// Applies one write, all of it or nothing.
     pub fn write(&mut self, write: GraphWrite) -> GraphReply {
         let fence = fence_of(&write);
-        if fence < self.fence {
+        if fence < self.fence && !planted(Mutant::OlderWriteWins) {
             return GraphReply::Fenced;
         }
         self.fence = fence;
@@ -108,6 +109,19 @@ impl UserGraph {
         Some(standing.row.version)
     }
 
+    /// The events that stand in a calendar, with their versions.
+    #[must_use]
+    pub fn versions(&self, calendar: &CalendarId) -> Vec<(String, i64)> {
+        let events = self
+            .calendars
+            .get(calendar)
+            .map(|calendar| &calendar.events);
+        let events = events.into_iter().flatten();
+        events
+            .map(|(id, standing)| (id.clone(), standing.row.version))
+            .collect()
+    }
+
     /// How many events stand, over all calendars.
     #[must_use]
     pub fn events(&self) -> usize {
@@ -157,6 +171,9 @@ impl CalendarGraph {
 
     /// Removes the exceptions of a series: those whose original start is later than `after_ms`, or all. How many.
     fn drop_exceptions(&mut self, series: &str, after_ms: Option<i64>) -> u64 {
+        if after_ms.is_none() && planted(Mutant::ExceptionsStay) {
+            return 0;
+        }
         let before = self.events.len();
         self.events.retain(|_, standing| {
             let row = &standing.row;
@@ -182,6 +199,11 @@ impl CalendarGraph {
         standing.generation = generation;
         if standing.row.version > row.version {
             return false;
+        }
+        if planted(Mutant::AttendeeStays) {
+            let gone = standing.row.attendees.iter();
+            let gone = gone.filter(|old| row.attendees.iter().all(|new| new.person != old.person));
+            row.attendees.extend(gone.cloned().collect::<Vec<_>>());
         }
         let changed = *standing.row != row;
         *standing.row = row;

@@ -3,9 +3,13 @@
 use super::seen::EndKind;
 use super::{Invariant, JobNumber, Verdict, Violation};
 
+/// How many attempts of a job have failed is not known.
+const UNKNOWN: u32 = u32::MAX;
+
 /// Failed attempts of each job.
 #[derive(Clone, Debug)]
 pub struct Attempts {
+    /// [`UNKNOWN`]: as the next start says.
     failed: Vec<u32>,
     attempts_max: u32,
 }
@@ -24,7 +28,10 @@ impl Attempts {
     ///
     /// # Errors
     /// If it is another one, or one too many.
-    pub fn started(&self, job: JobNumber, attempt: u32) -> Verdict {
+    pub fn started(&mut self, job: JobNumber, attempt: u32) -> Verdict {
+        if self.failed[job] == UNKNOWN {
+            self.failed[job] = attempt.saturating_sub(1);
+        }
         let expected = self.failed[job] + 1;
         if attempt != expected || attempt > self.attempts_max {
             return Err(Violation::new(
@@ -42,7 +49,11 @@ impl Attempts {
     pub fn ended(&mut self, job: JobNumber, kind: EndKind) {
         match kind {
             EndKind::Completed { .. } | EndKind::Failed { .. } => self.failed[job] = 0,
-            EndKind::Retried(_) => self.failed[job] += 1,
+            EndKind::Retried(_) => {
+                if self.failed[job] != UNKNOWN {
+                    self.failed[job] += 1;
+                }
+            }
             EndKind::Released(_) | EndKind::Limited(_) => {}
         }
     }
@@ -50,6 +61,13 @@ impl Attempts {
     /// A job was given up, or is another one now.
     pub fn forget(&mut self, job: JobNumber) {
         self.failed[job] = 0;
+    }
+}
+
+impl Attempts {
+    /// A job was perhaps given up and is there again, perhaps not: the store alone knows.
+    pub fn ask_again(&mut self, job: JobNumber) {
+        self.failed[job] = UNKNOWN;
     }
 }
 

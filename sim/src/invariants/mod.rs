@@ -26,6 +26,8 @@ pub mod graph;
 pub mod jobs;
 pub mod leases;
 pub mod memory;
+pub mod promises;
+pub mod retries;
 pub mod same_hash;
 pub mod seen;
 pub mod shutdown;
@@ -70,6 +72,20 @@ pub enum Invariant {
     ShutdownInTime,
     /// G11: once faults stop, everybody becomes fresh and the graph equals the calendar.
     Convergence,
+    /// B9: a fan-out that is taken over goes on behind its last page.
+    FanOutGoesOn,
+    /// B27: users who failed together do not come back together.
+    RetriesApart,
+    /// C12: no lease runs out while nothing is wrong with whoever holds it.
+    LeasesKept,
+    /// C14: no more runs in a process than it has slots.
+    SlotsHold,
+    /// D22: the gate of one user closes nobody else's.
+    OthersGoOn,
+    /// D22: a sync that is called a success has read its calendar.
+    SuccessIsReal,
+    /// F38: nothing that Google still has is removed from the graph.
+    NothingWiped,
     /// G12: the same plan gives the same hash after every event.
     SameHash,
     /// Not one of G: nothing panics.
@@ -93,6 +109,13 @@ impl Invariant {
             Invariant::EveryWaitHasAWaker => "every-wait-has-a-waker",
             Invariant::ShutdownInTime => "shutdown-in-time",
             Invariant::Convergence => "convergence",
+            Invariant::FanOutGoesOn => "fan-out-goes-on",
+            Invariant::RetriesApart => "retries-apart",
+            Invariant::LeasesKept => "leases-kept",
+            Invariant::SlotsHold => "slots-hold",
+            Invariant::OthersGoOn => "others-go-on",
+            Invariant::SuccessIsReal => "success-is-real",
+            Invariant::NothingWiped => "nothing-wiped",
             Invariant::SameHash => "same-hash",
             Invariant::NoPanic => "no-panic",
         }

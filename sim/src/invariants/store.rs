@@ -4,6 +4,7 @@
 //! behind (see the parent module for what that excuses).
 
 use kalends_core::id::SourceName;
+use kalends_core::policy::backoff::Backoff;
 use kalends_core::queue::Queue;
 use kalends_core::queue::command::{BATCH_MAX, Command, Lease, Refusal, Reply};
 use kalends_core::queue::state::{JobKey, JobListing, JobState};
@@ -12,6 +13,7 @@ use kalends_core::time::Timestamp;
 use super::attempts::Attempts;
 use super::jobs::Jobs;
 use super::leases::Leases;
+use super::promises::Promises;
 use super::seen::{EndKind, LeaseNumber, Seen, job_number};
 use super::starts::Starts;
 use super::ticks::Ticks;
@@ -43,6 +45,8 @@ pub struct StoreLedger {
     grants: Vec<Option<u64>>,
     /// What the last observed command did, for marks and reports.
     pub last: Effects,
+    /// What was promised beside jobs.
+    pub promises: Promises,
 }
 
 /// What one command did.
@@ -63,14 +67,14 @@ pub struct Effects {
 impl StoreLedger {
     /// Nothing has happened yet.
     #[must_use]
-    pub fn new(users: usize, attempts_max: u32) -> Self {
+    pub fn new(users: usize, backoff: Backoff) -> Self {
         let jobs = users + 1;
         StoreLedger {
             users,
             leases: Leases::new(jobs),
             starts: Starts::default(),
             waits: Waits::new(jobs),
-            attempts: Attempts::new(jobs, attempts_max),
+            attempts: Attempts::new(jobs, backoff.attempts_max),
             jobs: Jobs::new(jobs),
             ticks: Ticks::default(),
             begun_at: vec![NEVER; jobs],
@@ -80,6 +84,7 @@ impl StoreLedger {
             clock_was_wrong: false,
             grants: vec![None; users],
             last: Effects::default(),
+            promises: Promises::new(jobs, backoff),
         }
     }
 
@@ -260,13 +265,14 @@ impl StoreLedger {
             let is_there = !some_buried || queue.is_outstanding(&self.key(job));
             let buried = some_buried && !is_there;
             let outstanding = self.waits.stalled(job, buried);
+            self.promises.stalled(job, some_buried)?;
             if buried {
                 self.attempts.forget(job);
             }
             if some_buried && is_there {
                 // It may have been given up and be there again, for a wish that came meanwhile.
                 self.waits.forget_one(job);
-                self.attempts.forget(job);
+                self.attempts.ask_again(job);
             }
             self.jobs.note(job, outstanding || is_there);
         }
@@ -384,6 +390,7 @@ impl StoreLedger {
     /// The store's clock stepped back.
     pub fn clock_stepped_back(&mut self) {
         self.clock_was_wrong = true;
+        self.promises.forget();
     }
 
     /// This copy was made when the replica fell behind, and the replica is the store now; `lost` is what happened since.
@@ -396,8 +403,8 @@ impl StoreLedger {
 
     /// What is promised by a store that was emptied: nothing, but that its tokens grow on.
     #[must_use]
-    pub fn emptied(&self, attempts_max: u32) -> Self {
-        let mut anew = StoreLedger::new(self.users, attempts_max);
+    pub fn emptied(&self, backoff: Backoff) -> Self {
+        let mut anew = StoreLedger::new(self.users, backoff);
         anew.leases.outlive(self.leases.last_token());
         anew.fresh_since.clone_from(&self.fresh_since);
         anew.fresh_from = self.fresh_from;

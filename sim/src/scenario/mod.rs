@@ -6,6 +6,7 @@
 
 mod fleet;
 mod outages;
+mod planted;
 
 use crate::plan::Plan;
 use crate::report::Report;
@@ -28,7 +29,7 @@ pub struct Scenario {
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [outages::SCENARIOS, fleet::SCENARIOS].concat()
+    [outages::SCENARIOS, fleet::SCENARIOS, planted::SCENARIOS].concat()
 }
 
 /// The one of this name.

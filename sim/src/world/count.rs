@@ -47,6 +47,9 @@ impl World<'_> {
 
     /// Marks and counts what a process said.
     pub(super) fn note(&mut self, index: u32, notice: &Notice) {
+        if let Notice::JobStarted { .. } = notice {
+            return self.watch_slots(index);
+        }
         let (marks, tally) = (&mut self.marks, &mut self.tally);
         match notice {
             Notice::StoreBack { .. } => marks.mark("store-back"),

@@ -163,7 +163,6 @@ impl World<'_> {
         let plan = self.plan;
         let fault = &plan.faults[index as usize];
         self.active[index as usize] = false;
-        self.quiet_since = self.now;
         self.remake_weather();
         self.tell(&Moment::FaultEnded(fault));
         let processes = plan.size.processes;

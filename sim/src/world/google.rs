@@ -73,6 +73,7 @@ impl World<'_> {
                 .mark_if(!page.unreadable.is_empty(), "event-unreadable");
             let empty = page.events.is_empty() && matches!(page.end, PageEnd::Next(_));
             self.marks.mark_if(empty, "page-empty");
+            self.read_at[user as usize] = self.now;
         }
         self.tell(&Moment::Fetched {
             process: from.process,
@@ -209,6 +210,7 @@ impl World<'_> {
             self.marks.mark("graph-transient");
             return error("Neo.TransientError.Transaction.DeadlockDetected");
         }
+        let removable = self.before_removal(user, &write);
         let graph = &mut self.graphs[user as usize];
         let before = Before::of(graph, &write);
         let calendar: CalendarId = match &write {
@@ -224,6 +226,7 @@ impl World<'_> {
         if let Err(violation) = verdict {
             self.broken(violation);
         }
+        self.watch_removal(user, &removable);
         self.marks
             .mark_if(reply == GraphReply::Fenced, "graph-fenced");
         if self.weather.graph_lost_ppm > 0

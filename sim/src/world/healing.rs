@@ -35,7 +35,6 @@ impl World<'_> {
 
     fn audit_the_store(&mut self) {
         let now = self.store_now();
-        self.store.queue.check_invariants();
         let verdict = self.ledger.audit(now, &mut self.store.queue);
         let memory = memory::check(&self.store.queue, self.users.len(), &self.policy.source);
         for verdict in [verdict, memory] {
@@ -43,11 +42,23 @@ impl World<'_> {
                 self.broken(violation);
             }
         }
+        // Last, as it panics, and says less of what was broken.
+        if self.failed.is_none() {
+            self.store.queue.check_invariants();
+        }
     }
 
     fn look_for_wakers(&mut self) {
-        let is_well =
-            !self.trouble_since(WELL_AFTER_MS) && self.processes.iter().all(super::Process::is_up);
+        // Calls that are lost are no excuse, as there is a poll; nor is it that there is much to do.
+        let troubles = |kind: &FaultKind| {
+            !matches!(
+                kind,
+                FaultKind::WakeLoss { .. } | FaultKind::SyncAll | FaultKind::Flood { .. }
+            )
+        };
+        let is_well = self.now.since_ms(self.healed_at) >= WELL_AFTER_MS
+            && !self.fault_within(WELL_AFTER_MS, troubles)
+            && self.processes.iter().all(super::Process::is_up);
         let now = self.store_now();
         let is_due = is_well
             && self
@@ -73,7 +84,6 @@ impl World<'_> {
     /// The faults are over: what is dead starts, and everything must become well.
     pub(super) fn heal(&mut self) {
         self.healed_at = self.now;
-        self.quiet_since = self.now;
         self.google.clear_faults();
         let emptied = |fault: &crate::plan::Fault| fault.kind == FaultKind::EmptyStore;
         if self.plan.faults.iter().any(emptied) {

@@ -23,6 +23,7 @@ mod heap;
 mod process;
 mod store;
 pub mod trace;
+mod watch;
 mod weather;
 
 use std::collections::VecDeque;
@@ -144,14 +145,14 @@ struct World<'a> {
     graphs: Vec<UserGraph>,
     users: Vec<UserId>,
     grants: Vec<u64>,
+    /// When Google last gave each user's sync something, true time.
+    read_at: Vec<Timestamp>,
     /// The first so many users are enrolled.
     enrolled: usize,
     /// What operators want and the store did not take yet.
     operators: VecDeque<Command>,
     active: Vec<bool>,
     weather: Weather,
-    /// The last fault ended, or something like it happened.
-    quiet_since: Timestamp,
     network_rng: KalendsRng,
     google_rng: KalendsRng,
     graph_rng: KalendsRng,
@@ -204,16 +205,16 @@ impl<'a> World<'a> {
             graphs: vec![UserGraph::default(); users],
             users: (0..size.users).map(user_id).collect(),
             grants: vec![1; users],
+            read_at: vec![Timestamp::from_ms(i64::MIN); users],
             enrolled: users - late,
             operators: VecDeque::new(),
             active: vec![false; plan.faults.len()],
             weather: Weather::default(),
-            quiet_since: start,
             network_rng: substream(plan.seed, "network"),
             google_rng: substream(plan.seed, "google"),
             graph_rng: substream(plan.seed, "graph"),
             load_rng: substream(plan.seed, "load"),
-            ledger: StoreLedger::new(users, plan.policy.backoff.attempts_max),
+            ledger: StoreLedger::new(users, plan.policy.backoff),
             wakers: Wakers::default(),
             asking: asking_of(plan),
             marks: Marks::default(),
@@ -454,11 +455,6 @@ impl<'a> World<'a> {
         if let Some(tracer) = &mut self.tracer {
             tracer.moment(self.now, moment);
         }
-    }
-
-    /// Something is wrong with the world, or was within so many milliseconds.
-    fn trouble_since(&self, ms: u64) -> bool {
-        self.weather.faults > 0 || self.now.since_ms(self.quiet_since) < ms
     }
 
     /// A sentence was broken: the run ends here.

@@ -15,9 +15,11 @@ use kalends_core::time::Timestamp;
 use super::clock::LocalClock;
 use super::event::{Address, Event};
 use super::trace::Moment;
+use super::watch::troubles_store;
 use super::{World, schedule_name};
 use crate::google::GoogleClient;
-use crate::invariants::shutdown;
+use crate::invariants::{Invariant, Violation, shutdown};
+use crate::plan::FaultKind;
 
 /// A machine that asks for a time that has passed so often in a row never rests.
 const SPINS_MAX: u32 = 1_000;
@@ -386,14 +388,21 @@ impl World<'_> {
         self.tally.shutdown(now.since_ms(process.stopping_since));
         let process = &self.processes[index as usize];
         let worker = format!("p{index}-{}", process.incarnation);
-        let forced = machine.held_jobs() > 0;
+        let held = machine.held_jobs();
         self.tell(&Moment::Ended {
             process: index,
             how: "finished",
         });
         // What is on its way back to the store then arrives; only a store that can be reached is asked for an account.
-        if forced || self.trouble_since(15_000) {
+        let stops = |kind: &FaultKind| {
+            matches!(kind, FaultKind::Terminate { .. } | FaultKind::Deploy { .. })
+        };
+        if self.fault_within(15_000, |kind| troubles_store(kind) && !stops(kind)) {
             return;
+        }
+        if held > 0 {
+            let detail = format!("{worker} has finished and did not hand {held} leases back");
+            return self.broken(Violation::new(Invariant::ShutdownInTime, detail));
         }
         let now = self.store_now();
         if let Reply::Stats { stats } = self.store.queue.apply(now, Command::Stats) {

@@ -10,6 +10,7 @@ use kalends_core::time::Timestamp;
 use super::World;
 use super::event::{Address, Event};
 use super::trace::Moment;
+use crate::invariants::promises::Asked;
 use crate::invariants::{Seen, StoreLedger};
 use crate::plan::OutageKind;
 
@@ -157,6 +158,7 @@ impl World<'_> {
         let now = self.store_now();
         self.tally.commands += 1;
         let seen = Seen::of(&command, self.users.len());
+        let asked = Asked::of(&command, self.users.len());
         let kept = self.tracer.is_some().then(|| command.clone());
         let hurries = may_hurry(&command);
         let reply = self.store.queue.apply(now, command);
@@ -181,9 +183,16 @@ impl World<'_> {
         if let Some(gap_ms) = last.gap_ms {
             self.tally.gap(gap_ms);
         }
-        if let Err(violation) = verdict {
-            self.broken(violation);
+        let ledger = &mut self.ledger;
+        let kept_promises = ledger
+            .promises
+            .keep(now, asked, &reply, &mut self.store.queue);
+        for verdict in [verdict, kept_promises] {
+            if let Err(violation) = verdict {
+                self.broken(violation);
+            }
         }
+        self.watch_reply(asked, now, &reply);
         if let Some(command) = kept {
             self.tell(&Moment::Applied {
                 process,
@@ -263,7 +272,7 @@ impl World<'_> {
         self.store.queue.visit_changes(&mut self.hasher);
         self.store.replica = None;
         self.store.wake_at = None;
-        self.ledger = self.ledger.emptied(self.plan.policy.backoff.attempts_max);
+        self.ledger = self.ledger.emptied(self.plan.policy.backoff);
     }
 
     /// The source of all calendars.

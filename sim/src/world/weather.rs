@@ -34,8 +34,6 @@ pub(crate) struct Weather {
     pub(crate) graph_misconfigured: bool,
     pub(crate) graph_poisoned: Vec<u32>,
     pub(crate) unreadable: Vec<u32>,
-    /// Faults that last.
-    pub(crate) faults: usize,
 }
 
 impl Weather {
@@ -49,7 +47,6 @@ impl Weather {
     ) -> Self {
         let mut weather = Weather::default();
         for (fault, _) in faults.iter().zip(active).filter(|(_, active)| **active) {
-            weather.faults += 1;
             weather.add(fault, start, processes, users);
         }
         weather

@@ -1,6 +1,7 @@
 //! How jobs end: what the machine's last step means for the store, told in one command, and what its answer means.
 
 use crate::failure::{Failure, FailureKind, LimitScope};
+use crate::mutant::{Mutant, planted};
 use crate::node::Node;
 use crate::node::io::Notice;
 use crate::node::link::Purpose;
@@ -73,6 +74,23 @@ impl Node {
         let slot = self.slots.its(token);
         let attempt = slot.attempt;
         match failure.kind.clone() {
+            FailureKind::Limited { .. } if planted(Mutant::LimitedIsSuccess) => {
+                let outcome = CommitOutcome::Synced {
+                    upserted: 0,
+                    deleted: 0,
+                    quarantined: 0,
+                    requests: 1,
+                    full: false,
+                };
+                let commit = Commit {
+                    cursor: None,
+                    next_due_at,
+                    outcome: outcome.clone(),
+                };
+                self.end_job(now, token, Ending::Done(outcome), |lease| {
+                    Command::Complete { lease, commit }
+                });
+            }
             FailureKind::Limited {
                 scope,
                 retry_after_ms,
@@ -241,6 +259,10 @@ impl Node {
         match &slot.work {
             Work::Sync { source, .. } => {
                 let (source, nominal_at) = (source.clone(), slot.nominal_at?);
+                if planted(Mutant::DueFromLastStart) {
+                    let start = self.link.store_time(slot.started_at);
+                    return Some(start.plus_ms(self.period_ms(&source, start)));
+                }
                 self.next_due(&source, nominal_at)
             }
             Work::FanOut(_) => None,

@@ -5,6 +5,7 @@ use super::{FullPass, State, SyncMachine};
 use crate::failure::{Failure, FailureKind};
 use crate::google::page::PageEnd;
 use crate::graph::GraphReply;
+use crate::mutant::{Mutant, planted};
 use crate::sync::cursor::Pass;
 use crate::sync::{End, PAGES_A_PASS_MAX, Step, TOKEN_BYTES_MAX, page};
 use crate::time::Timestamp;
@@ -12,6 +13,9 @@ use crate::time::Timestamp;
 impl SyncMachine {
     pub(super) fn fetch_failed(&mut self, now: Timestamp, failure: Failure) -> Step {
         match failure.kind {
+            FailureKind::Gone { .. } if planted(Mutant::ExpiredTokenLoops) => {
+                self.end(End::Failed(Failure::transient(failure.detail)))
+            }
             FailureKind::Gone { malformed } => self.token_refused(now, malformed, &failure),
             FailureKind::CalendarUnavailable => {
                 self.tally.unavailable += 1;
@@ -50,6 +54,33 @@ impl SyncMachine {
                 "Google refused the token again, after a full resync in the same job: {failure}"
             )),
         )
+    }
+
+    /// The planted bug [`Mutant::CursorBeforeWrite`]: saves the cursor as it will be when the page is written.
+    pub(super) fn save_ahead(&mut self) -> Step {
+        let State::Writing { end } = &self.state else {
+            panic!("a page is at hand");
+        };
+        let end = end.clone();
+        let kept = self.cursor.clone();
+        let cursor = self.current_mut();
+        match end {
+            PageEnd::Next(token) => {
+                if let Some(pass) = &mut cursor.pass {
+                    pass.page_token = Some(token);
+                }
+            }
+            PageEnd::Done { sync_token } => {
+                cursor.pass = None;
+                cursor.sync_token = sync_token;
+            }
+        }
+        let progress = self.progress();
+        self.cursor = kept;
+        Step::Checkpoint {
+            progress,
+            requests: 0,
+        }
     }
 
     pub(super) fn written(&mut self, now: Timestamp, result: Result<GraphReply, Failure>) -> Step {

@@ -1,0 +1,72 @@
+//! Planted bugs: each is planted somewhere, and some cheap ones are caught even by a build without optimisation.
+//!
+//! All of them are played by `cargo run --release -p kalends-sim --features mutants -- mutants`, which `scripts/test` does.
+
+#![allow(clippy::disallowed_methods)] // the sources are read, to see where each is planted
+
+use std::fs;
+use std::path::Path;
+
+use kalends_core::mutant::Mutant;
+
+/// All the text of Rust files below `folder`, but that of the list itself.
+fn sources(folder: &Path, text: &mut String) {
+    let entries = fs::read_dir(folder).expect("a folder of sources");
+    for entry in entries {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("mutant.rs") {
+            text.push_str(&fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
+
+#[test]
+fn every_mistake_is_planted_somewhere() {
+    let mut text = String::new();
+    let sim = Path::new(env!("CARGO_MANIFEST_DIR"));
+    sources(&sim.join("../core/src"), &mut text);
+    sources(&sim.join("src"), &mut text);
+    let is_planted = |mutant: &&Mutant| {
+        let call = format!("planted(Mutant::{})", mutant.variant());
+        !text.contains(&call)
+    };
+    let missing: Vec<&Mutant> = Mutant::ALL.iter().filter(is_planted).collect();
+    assert!(missing.is_empty(), "listed and not planted: {missing:?}");
+}
+
+#[cfg(feature = "mutants")]
+mod caught {
+    use kalends_core::mutant::{Mutant, plant};
+    use kalends_core::time::HOUR_MS;
+    use kalends_sim::invariants::Invariant;
+    use kalends_sim::plan::Plan;
+    use kalends_sim::world::run;
+
+    fn small() -> Plan {
+        let mut plan = Plan::quiet(1);
+        plan.size.users = 30;
+        plan.size.duration_ms = HOUR_MS;
+        plan
+    }
+
+    #[test]
+    fn two_cheap_mistakes_are_caught_and_without_them_nothing_is() {
+        let broken = |mutant: Option<Mutant>| {
+            let _planted = plant(mutant);
+            run(&small())
+                .failed
+                .map(|failed| failed.violation.invariant)
+        };
+        assert_eq!(
+            broken(Some(Mutant::LimiterPerProcess)),
+            Some(Invariant::LimitHolds)
+        );
+        assert_eq!(
+            broken(Some(Mutant::ClaimWithoutSlot)),
+            Some(Invariant::SlotsHold)
+        );
+        assert_eq!(broken(None), None, "taken back when the guard is dropped");
+    }
+}
