@@ -13,6 +13,8 @@
 //! | [`marks`] | places that a batch must reach sometimes |
 //! | [`scenario`] | named plans with an expectation |
 //! | [`report`] | what came of a run |
+//! | [`legacy`] | the service that Kalends replaces, as a policy in the same world |
+//! | [`compare`] | that service and Kalends side by side |
 //!
 //! ```
 //! use kalends_sim::plan::{FaultKind, Plan};
@@ -51,10 +53,12 @@
 //! A [`scenario::Scenario`] in a file of `scenario/`: a name, a sentence with fault and outcome, the plan for a seed, and
 //! what is expected beside the invariants and convergence, which always hold.
 
+pub mod compare;
 pub mod google;
 pub mod graph;
 pub mod http;
 pub mod invariants;
+pub mod legacy;
 pub mod marks;
 pub mod neo4j;
 pub mod oracle;

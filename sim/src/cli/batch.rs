@@ -16,7 +16,7 @@ use kalends_sim::world::trace::HashLog;
 use kalends_sim::world::{run as play, run_with};
 use serde_json::json;
 
-use super::{Run, SizeOverrides, usage};
+use super::{PolicyName, Run, SizeOverrides, usage};
 
 /// A scenario's own expectation was not met.
 const EXIT_EXPECTATION: u8 = 14;
@@ -33,6 +33,7 @@ struct Sum {
     seeds: u64,
     simulated_ms: u64,
     syncs: u64,
+    lost: u64,
     events: u64,
     marks: Marks,
     failures: Vec<(u64, Failed)>,
@@ -43,6 +44,7 @@ impl Sum {
         self.seeds += 1;
         self.simulated_ms += report.tally.simulated_ms;
         self.syncs += report.tally.syncs;
+        self.lost += report.tally.lost;
         self.events += report.tally.events;
         self.marks.add(&report.marks);
         if let Some(failed) = report.failed {
@@ -89,7 +91,7 @@ fn play_checked(plan: &Plan, twice: bool) -> Report {
 }
 
 /// No text of a panic is wanted: it is in the report.
-fn silence_panics() {
+pub(super) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
@@ -183,6 +185,10 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
         }
     }
     let (seeds_per_s, time_factor) = rates(sum, took);
+    let lost = match run.size.policy {
+        PolicyName::Kalends => String::new(),
+        PolicyName::Legacy => format!(", {} users lost", sum.lost),
+    };
     if run.json {
         let line = json!({
             "seeds": sum.seeds,
@@ -190,13 +196,14 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
             "seeds_per_s": (seeds_per_s * 100.0).round() / 100.0,
             "time_factor": time_factor.round(),
             "syncs": sum.syncs,
+            "behind": sum.lost,
             "events": sum.events,
             "seconds": (took.as_secs_f64() * 100.0).round() / 100.0,
         });
         println!("{line}");
     } else {
         println!(
-            "{} seeds, {} failed, {seeds_per_s:.1} seeds a second, {time_factor:.0} times real time, {} syncs",
+            "{} seeds, {} failed, {seeds_per_s:.1} seeds a second, {time_factor:.0} times real time, {} syncs{lost}",
             sum.seeds,
             sum.failures.len(),
             sum.syncs

@@ -56,6 +56,7 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
         ),
         Moment::Ended { process, how } => (column(*process), "end", (*how).to_owned()),
         Moment::Said { process, notice } => (column(*process), "say", said(notice)?),
+        Moment::Noted { process, line } => (column(*process), "say", (*line).to_owned()),
         Moment::Applied {
             process,
             command,

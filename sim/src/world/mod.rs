@@ -37,6 +37,7 @@ use crate::google::{GoogleEmulator, GoogleSettings, QuotaSettings};
 use crate::graph::UserGraph;
 use crate::invariants::wakers::Wakers;
 use crate::invariants::{Invariant, StoreLedger, Violation};
+use crate::legacy::{Service, Shared, SharedRef};
 use crate::marks::Marks;
 use crate::plan::{FaultKind, Plan, Policy, Span};
 use crate::report::{Failed, FailureClass, Report, Tally};
@@ -122,6 +123,8 @@ struct World<'a> {
     store: StoreServer,
     google: GoogleEmulator,
     graphs: Vec<UserGraph>,
+    /// What the processes share if they are the replaced service's.
+    legacy: Option<SharedRef>,
     users: Vec<UserId>,
     grants: Vec<u64>,
     /// The first so many users are enrolled.
@@ -178,6 +181,10 @@ impl<'a> World<'a> {
             store: StoreServer::new(),
             google: GoogleEmulator::new(google),
             graphs: vec![UserGraph::default(); users],
+            legacy: (plan.service == Service::Legacy).then(|| {
+                let shared = Shared::new(plan.seed, size.users, tracer.is_some());
+                SharedRef::new(shared.into())
+            }),
             users: (0..size.users).map(user_id).collect(),
             grants: vec![1; users],
             enrolled: users - late,
@@ -442,6 +449,9 @@ impl<'a> World<'a> {
 
     fn report(self) -> Report {
         let mut tally = self.tally;
+        if let Some(shared) = &self.legacy {
+            tally.take_legacy(&shared.borrow().tally);
+        }
         tally.simulated_ms = self.now.since_ms(self.plan.size.start);
         let healed_ms = self.now.since_ms(self.healed_at);
         Report {

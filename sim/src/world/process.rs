@@ -15,9 +15,10 @@ use kalends_core::time::Timestamp;
 use super::clock::LocalClock;
 use super::event::{Address, Event};
 use super::trace::Moment;
-use super::{World, schedule_name};
+use super::{Phase, World, schedule_name};
 use crate::google::GoogleClient;
 use crate::invariants::{Invariant, Violation};
+use crate::legacy::Replica;
 
 /// A machine that asks for a time that has passed so often in a row never rests.
 const SPINS_MAX: u32 = 1_000;
@@ -138,13 +139,52 @@ impl World<'_> {
         settings
     }
 
+    /// What runs in a process that starts at `local`, its own time.
+    fn machine(&mut self, process: u32, incarnation: u32, local: Timestamp) -> Box<dyn Machine> {
+        let settings = self.settings(process, incarnation);
+        match &self.legacy {
+            None => Box::new(Node::new(local, settings)),
+            Some(shared) => {
+                let (users, sync) = (self.users.clone(), settings.sources[0].sync.clone());
+                Box::new(Replica::new(local, shared.clone(), users, sync))
+            }
+        }
+    }
+
+    /// What the replaced service's processes have put into their queue may hurry the others.
+    fn tell_other_replicas(&mut self, index: u32) {
+        let Some(shared) = self.legacy.clone() else {
+            return;
+        };
+        self.hasher.word(shared.borrow().digest());
+        for line in shared.borrow_mut().take_lines() {
+            self.tell(&Moment::Noted {
+                process: index,
+                line: &line,
+            });
+        }
+        if !shared.borrow_mut().take_added() {
+            return;
+        }
+        for process in (0..self.plan.size.processes).filter(|process| *process != index) {
+            let incarnation = self.processes[process as usize].incarnation;
+            let at = self.now.plus_ms(self.store_way_ms());
+            self.heap.push(
+                at,
+                Event::Call {
+                    process,
+                    incarnation,
+                },
+            );
+        }
+    }
+
     /// Starts a process, if none runs there.
     pub(super) fn start(&mut self, index: u32) {
         if self.processes[index as usize].machine.is_some() {
             return;
         }
         let incarnation = self.processes[index as usize].incarnation + 1;
-        let settings = self.settings(index, incarnation);
         let now = self.now;
         let process = &mut self.processes[index as usize];
         let skew_ms = process.skew_ms;
@@ -155,7 +195,8 @@ impl World<'_> {
             ..Process::new(now)
         };
         let local = process.clock.local(now);
-        process.machine = Some(Box::new(Node::new(local, settings)));
+        let machine = self.machine(index, incarnation, local);
+        self.processes[index as usize].machine = Some(machine);
         self.tell(&Moment::Started {
             process: index,
             incarnation,
@@ -342,9 +383,11 @@ impl World<'_> {
                     }
                     process.wake_at = process.clock.true_at(at).max(now);
                     self.plan_timer(index);
+                    self.tell_other_replicas(index);
                     return;
                 }
                 Output::Finished => {
+                    self.tell_other_replicas(index);
                     self.finished(index);
                     return;
                 }
@@ -416,7 +459,10 @@ impl World<'_> {
                     marks.mark_if(*deleted > 0, "event-deleted");
                     marks.mark_if(*full && *requests > 2, "full-pass-many-pages");
                 }
-                CommitOutcome::Skipped { .. } | CommitOutcome::FannedOut { .. } => {}
+                CommitOutcome::FannedOut { .. } => {
+                    self.tally.fan_outs += u64::from(self.phase == Phase::Faults);
+                }
+                CommitOutcome::Skipped { .. } => {}
             },
             Notice::JobRetried { .. } => marks.mark("job-retried"),
             Notice::JobFailed { parked, .. } => {
