@@ -14,7 +14,7 @@
 //! | [`scenario`] | named plans with an expectation |
 //! | [`report`] | what came of a run |
 //! | [`legacy`] | the service that Kalends replaces, as a policy in the same world |
-//! | [`compare`] | that service and Kalends side by side |
+//! | [`compare`], [`picture`] | that service and Kalends side by side; one page with plots of what was seen |
 //!
 //! ```
 //! use kalends_sim::plan::{FaultKind, Plan};
@@ -62,6 +62,7 @@ pub mod legacy;
 pub mod marks;
 pub mod neo4j;
 pub mod oracle;
+pub mod picture;
 pub mod plan;
 pub mod report;
 pub mod scenario;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod compare;
+mod report;
 mod show;
 
 use std::ops::Range;
@@ -43,6 +44,8 @@ enum Command {
     Scenarios,
     /// Plays the service that Kalends replaces beside Kalends, and shows both.
     Compare(compare::Compare),
+    /// Writes one page with pictures, of runs made for it.
+    Report(report::ReportPage),
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +224,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Compare(arguments) => compare::main(&arguments),
+        Command::Report(arguments) => report::main(&arguments),
         Command::Scenarios => {
             for scenario in scenario::all() {
                 println!("{:<24} {}", scenario.name, scenario.sentence);
