@@ -26,6 +26,8 @@ const EXIT_MARKS: u8 = 15;
 const FAILURES_MAX: usize = 20;
 /// How often the progress is told, in milliseconds.
 const PROGRESS_EVERY_MS: u64 = 500;
+/// How wide the bar is, in characters.
+const BAR_CHARS: u64 = 24;
 
 /// What the threads add up.
 #[derive(Default)]
@@ -142,6 +144,10 @@ pub(super) fn run(run: &Run) -> ExitCode {
             }
         }
     });
+    if std::io::stderr().is_terminal() {
+        // The bar's line belongs to the result.
+        eprint!("\r\x1b[K");
+    }
     let sum = sum.into_inner().expect("no thread panicked");
     finish(&sum, begun.elapsed(), run)
 }
@@ -149,8 +155,18 @@ pub(super) fn run(run: &Run) -> ExitCode {
 fn progress(sum: &Sum, begun: Instant, run: &Run) {
     let all = run.seeds.end - run.seeds.start;
     let rates = rates(sum, begun.elapsed());
+    let filled = usize::try_from(sum.seeds * BAR_CHARS / all.max(1)).unwrap_or(0);
+    let bar: String = (0..BAR_CHARS as usize)
+        .map(|place| if place < filled { '█' } else { '░' })
+        .collect();
+    let left_s = (all - sum.seeds.min(all)) as f64 / rates.0.max(1e-9);
+    let left = if sum.seeds == 0 {
+        String::new()
+    } else {
+        format!(", {left_s:.0} s left")
+    };
     eprint!(
-        "\r{} of {all} seeds, {:.1} a second, {:.0} times real time, {} failed   ",
+        "\r{bar} {} of {all} seeds, {:.1} a second, {:.0} times real time, {} failed{left}\x1b[K",
         sum.seeds,
         rates.0,
         rates.1,

@@ -14,7 +14,7 @@ use super::batch::describe;
 use super::{compare, usage};
 
 /// Plans of the table of marks.
-const MARKS_PLANS: u64 = 100;
+const MARKS_PLANS: u64 = 150;
 /// A run of Kalends failed: the page says which.
 const EXIT_FAILED: u8 = 14;
 

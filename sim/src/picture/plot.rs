@@ -122,7 +122,7 @@ pub struct Plot {
 /// The room around the plot, in units of the drawing.
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
-const TOP: f64 = 26.0;
+const TOP: f64 = 44.0;
 const BOTTOM: f64 = 40.0;
 
 /// A drawing's size.
@@ -176,7 +176,9 @@ impl Plot {
             Layer::Band { from, to, label } => Some((from, to, label)),
             _ => None,
         });
-        for (number, (from, to, label)) in bands.enumerate() {
+        let bands: Vec<_> = bands.collect();
+        let bands_all = bands.len();
+        for (number, (from, to, label)) in bands.into_iter().enumerate() {
             let (from, to) = (x(*from), x(*to));
             let wide = (to - from).max(2.0);
             svg.push_str(&format!(
@@ -185,7 +187,7 @@ impl Plot {
                 escape(label)
             ));
             // On a phone there is no room for words: a number, and the legend says what it is.
-            let text = if *name == "wide" {
+            let text = if *name == "wide" || bands_all == 1 {
                 label.clone()
             } else {
                 (number + 1).to_string()
@@ -193,10 +195,15 @@ impl Plot {
             svg.push_str(&format!(
                 "<text class=\"note\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
                 ((from + to) / 2.0).clamp(left + 30.0, right - 30.0),
-                top - 8.0,
+                top - 10.0,
                 escape(&text)
             ));
         }
+        svg.push_str(&format!(
+            "<text class=\"label\" x=\"0\" y=\"{:.1}\">{}</text>\n",
+            12.0,
+            escape(&self.y.label)
+        ));
         for (value, text) in &self.y.ticks {
             let place = y(*value);
             svg.push_str(&format!(

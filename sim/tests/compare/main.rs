@@ -1,5 +1,7 @@
 //! The replaced service's column comes near its published figures, and Kalends's is the point: nobody is lost.
 
+mod page;
+
 use kalends_sim::compare::{by_legacy, compare, day, text, with_advised_limit};
 use kalends_sim::legacy::figures::{
     DUPLICATES_TOLERANCE_POINTS, FAN_OUTS_TOLERANCE, FIGURES, Figure, LOST_A_DAY, LOST_AFTER_429,
