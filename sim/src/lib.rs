@@ -14,6 +14,8 @@
 //! | [`scenario`] | named plans with an expectation |
 //! | [`report`] | what came of a run |
 //! | [`incident`] | what a node in production met, recorded and replayed |
+//! | [`legacy`] | the service that Kalends replaces, as a policy in the same world |
+//! | [`compare`], [`picture`] | that service and Kalends side by side; one page with plots of what was seen |
 //!
 //! ```
 //! use kalends_sim::plan::{FaultKind, Plan};
@@ -52,14 +54,17 @@
 //! A [`scenario::Scenario`] in a file of `scenario/`: a name, a sentence with fault and outcome, the plan for a seed, and
 //! what is expected beside the invariants and convergence, which always hold.
 
+pub mod compare;
 pub mod google;
 pub mod graph;
 pub mod http;
 pub mod incident;
 pub mod invariants;
+pub mod legacy;
 pub mod marks;
 pub mod neo4j;
 pub mod oracle;
+pub mod picture;
 pub mod plan;
 pub mod report;
 pub mod scenario;

@@ -77,6 +77,15 @@ pub struct Tally {
     pub simulated_ms: u64,
     /// Requests that reached Google, in each minute since the start.
     pub fetches_by_minute: Vec<u32>,
+    /// Fan-outs that ran while faults and load lasted.
+    pub fan_outs: u64,
+    /// Users whose last sync was too long ago when the faults ended: longer than a healed world may take to sync everybody
+    /// ([`heal_bound_ms`](crate::plan::bound::heal_bound_ms)).
+    pub lost: u64,
+    /// Jobs that fan-outs made; counted for the replaced service only, see [`crate::legacy`].
+    pub enqueued: u64,
+    /// Those of them whose user already had one waiting. Kalends has one job a user, and an invariant watches over it.
+    pub duplicates: u64,
     /// How often so many minutes lay between the starts of two successful syncs of one user.
     pub gaps_by_minute: Vec<u64>,
     /// The longest of those gaps, in milliseconds.
@@ -217,6 +226,21 @@ impl Tally {
     #[must_use]
     pub fn starts_a_minute_peak(&self) -> u32 {
         self.starts_by_minute.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Takes over what the processes of the replaced service counted themselves.
+    pub(crate) fn take_legacy(&mut self, counted: &Tally) {
+        self.syncs = counted.syncs;
+        self.fan_outs = counted.fan_outs;
+        self.enqueued = counted.enqueued;
+        self.duplicates = counted.duplicates;
+        self.gaps_by_minute.clone_from(&counted.gaps_by_minute);
+    }
+
+    /// The duplicates among all jobs that fan-outs made, in percent.
+    #[must_use]
+    pub fn duplicates_percent(&self) -> u64 {
+        (self.duplicates * 100 + self.enqueued / 2) / self.enqueued.max(1)
     }
 
     /// The most requests to Google in one minute.

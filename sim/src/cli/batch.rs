@@ -16,7 +16,7 @@ use kalends_sim::world::trace::HashLog;
 use kalends_sim::world::{run as play, run_with};
 use serde_json::json;
 
-use super::{Run, SizeOverrides, usage};
+use super::{PolicyName, Run, SizeOverrides, usage};
 
 /// A scenario's own expectation was not met.
 const EXIT_EXPECTATION: u8 = 14;
@@ -26,6 +26,8 @@ const EXIT_MARKS: u8 = 15;
 const FAILURES_MAX: usize = 20;
 /// How often the progress is told, in milliseconds.
 const PROGRESS_EVERY_MS: u64 = 500;
+/// How wide the bar is, in characters.
+const BAR_CHARS: u64 = 24;
 
 /// What the threads add up.
 #[derive(Default)]
@@ -33,6 +35,7 @@ struct Sum {
     seeds: u64,
     simulated_ms: u64,
     syncs: u64,
+    lost: u64,
     events: u64,
     marks: Marks,
     failures: Vec<(u64, Failed)>,
@@ -43,6 +46,7 @@ impl Sum {
         self.seeds += 1;
         self.simulated_ms += report.tally.simulated_ms;
         self.syncs += report.tally.syncs;
+        self.lost += report.tally.lost;
         self.events += report.tally.events;
         self.marks.add(&report.marks);
         if let Some(failed) = report.failed {
@@ -140,6 +144,10 @@ pub(super) fn run(run: &Run) -> ExitCode {
             }
         }
     });
+    if std::io::stderr().is_terminal() {
+        // The bar's line belongs to the result.
+        eprint!("\r\x1b[K");
+    }
     let sum = sum.into_inner().expect("no thread panicked");
     finish(&sum, begun.elapsed(), run)
 }
@@ -147,8 +155,18 @@ pub(super) fn run(run: &Run) -> ExitCode {
 fn progress(sum: &Sum, begun: Instant, run: &Run) {
     let all = run.seeds.end - run.seeds.start;
     let rates = rates(sum, begun.elapsed());
+    let filled = usize::try_from(sum.seeds * BAR_CHARS / all.max(1)).unwrap_or(0);
+    let bar: String = (0..BAR_CHARS as usize)
+        .map(|place| if place < filled { '█' } else { '░' })
+        .collect();
+    let left_s = (all - sum.seeds.min(all)) as f64 / rates.0.max(1e-9);
+    let left = if sum.seeds == 0 {
+        String::new()
+    } else {
+        format!(", {left_s:.0} s left")
+    };
     eprint!(
-        "\r{} of {all} seeds, {:.1} a second, {:.0} times real time, {} failed   ",
+        "\r{bar} {} of {all} seeds, {:.1} a second, {:.0} times real time, {} failed{left}\x1b[K",
         sum.seeds,
         rates.0,
         rates.1,
@@ -183,6 +201,10 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
         }
     }
     let (seeds_per_s, time_factor) = rates(sum, took);
+    let lost = match run.size.policy {
+        PolicyName::Kalends => String::new(),
+        PolicyName::Legacy => format!(", {} users lost", sum.lost),
+    };
     if run.json {
         let line = json!({
             "seeds": sum.seeds,
@@ -190,13 +212,14 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
             "seeds_per_s": (seeds_per_s * 100.0).round() / 100.0,
             "time_factor": time_factor.round(),
             "syncs": sum.syncs,
+            "behind": sum.lost,
             "events": sum.events,
             "seconds": (took.as_secs_f64() * 100.0).round() / 100.0,
         });
         println!("{line}");
     } else {
         println!(
-            "{} seeds, {} failed, {seeds_per_s:.1} seeds a second, {time_factor:.0} times real time, {} syncs",
+            "{} seeds, {} failed, {seeds_per_s:.1} seeds a second, {time_factor:.0} times real time, {} syncs{lost}",
             sum.seeds,
             sum.failures.len(),
             sum.syncs

@@ -1,17 +1,20 @@
 //! The command line.
 
 mod batch;
+mod compare;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod report;
 mod show;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use kalends_core::policy::limit::LIMIT_COUNT_MAX;
 use kalends_core::time::HOUR_MS;
+use kalends_sim::legacy::Service;
 use kalends_sim::plan::Plan;
 use kalends_sim::scenario;
 
@@ -44,6 +47,10 @@ enum Command {
     /// Plants one bug after the other and says what catches it; exits with 1 if one is missed.
     #[cfg(feature = "mutants")]
     Mutants(mutants::Mutants),
+    /// Plays the service that Kalends replaces beside Kalends, and shows both.
+    Compare(compare::Compare),
+    /// Writes one page with pictures, of runs made for it.
+    Report(report::ReportPage),
 }
 
 #[derive(Debug, Args)]
@@ -88,10 +95,31 @@ struct SizeOverrides {
     /// No faults at all.
     #[arg(long)]
     quiet: bool,
+    /// Which service runs: Kalends, or the one that it replaces.
+    #[arg(long, default_value = "kalends")]
+    policy: PolicyName,
+}
+
+/// The services there are.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum PolicyName {
+    #[default]
+    Kalends,
+    Legacy,
+}
+
+impl PolicyName {
+    fn service(self) -> Service {
+        match self {
+            PolicyName::Kalends => Service::Kalends,
+            PolicyName::Legacy => Service::Legacy,
+        }
+    }
 }
 
 impl SizeOverrides {
     fn apply(&self, plan: &mut Plan) {
+        plan.service = self.policy.service();
         if let Some(hours) = self.hours {
             plan.size.duration_ms = hours * HOUR_MS;
             let end_ms = plan.size.duration_ms;
@@ -133,6 +161,8 @@ struct Show {
     /// Only lines with this text.
     #[arg(long)]
     only: Option<String>,
+    #[command(flatten)]
+    size: SizeOverrides,
 }
 
 #[derive(Debug, Args)]
@@ -177,7 +207,8 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => batch::run(&run),
         Command::Show(show) => {
-            let plan = Plan::draw(show.seed);
+            let mut plan = Plan::draw(show.seed);
+            show.size.apply(&mut plan);
             show::show(&plan, show.only.as_deref())
         }
         Command::Replay(replay) => match read(&replay.file) {
@@ -199,6 +230,8 @@ pub(crate) fn main() -> ExitCode {
         }
         #[cfg(feature = "mutants")]
         Command::Mutants(asked) => mutants::run(&asked),
+        Command::Compare(arguments) => compare::main(&arguments),
+        Command::Report(arguments) => report::main(&arguments),
         Command::Scenarios => {
             for scenario in scenario::all() {
                 println!("{:<24} {}", scenario.name, scenario.sentence);

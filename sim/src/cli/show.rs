@@ -4,8 +4,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use kalends_core::google::query::{EventsFrom, FetchRequest};
+use kalends_core::graph::GraphReply;
 use kalends_core::node::io::Notice;
-use kalends_core::queue::command::{Command, Reply};
+use kalends_core::queue::command::{Command, CommitOutcome, LeaseToken, Reply};
 use kalends_core::time::Timestamp;
 use kalends_sim::plan::Plan;
 use kalends_sim::world::run_with;
@@ -13,6 +14,8 @@ use kalends_sim::world::trace::{Moment, Tracer};
 
 /// The width of a process's column, in characters.
 const COLUMN_CHARS: usize = 8;
+/// What stands behind the columns is at most so long, in characters.
+const TEXT_CHARS_MAX: usize = 240;
 
 struct Printer<'a> {
     processes: usize,
@@ -30,7 +33,7 @@ impl Tracer for Printer<'_> {
             line.push_str(&format!("{shown:<COLUMN_CHARS$}"));
         }
         let sign = if process.is_none() { sign } else { "" };
-        line.push_str(&format!("{sign:<COLUMN_CHARS$}{text}"));
+        line.push_str(&format!("{sign:<COLUMN_CHARS$}{}", compact(&text)));
         if self.only.is_none_or(|only| line.contains(only)) {
             // A reader that went away (head, say) ends the show.
             if writeln!(std::io::stdout(), "{line}").is_err() {
@@ -56,6 +59,7 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
         ),
         Moment::Ended { process, how } => (column(*process), "end", (*how).to_owned()),
         Moment::Said { process, notice } => (column(*process), "say", said(notice)?),
+        Moment::Noted { process, line } => (column(*process), "say", (*line).to_owned()),
         Moment::Applied {
             process,
             command,
@@ -92,7 +96,16 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
             process,
             user,
             result,
-        } => (column(*process), "graph", format!("{user} → {result:?}")),
+        } => {
+            let text = match result {
+                Ok(GraphReply::Written(counts)) => {
+                    format!("+{} -{}", counts.upserted, counts.deleted)
+                }
+                Ok(other) => format!("{other:?}"),
+                Err(failure) => failure.to_string(),
+            };
+            (column(*process), "graph", format!("{user} → {text}"))
+        }
         Moment::FaultBegan(fault) => (
             None,
             "FAULT",
@@ -109,15 +122,53 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
 }
 
 fn said(notice: &Notice) -> Option<String> {
-    match notice {
+    Some(match notice {
         // The store's and Google's lines tell these already.
-        Notice::JobStarted { .. } | Notice::TickFired { .. } => None,
-        other => Some(format!("{other:?}")),
-    }
+        Notice::JobStarted { .. } | Notice::TickFired { .. } | Notice::JobDone { .. } => {
+            return None;
+        }
+        Notice::JobRetried { key, failure, at } => {
+            format!("{key} again at {}: {failure}", time(*at))
+        }
+        Notice::JobFailed {
+            key,
+            failure,
+            parked,
+        } => {
+            let parked = if *parked { ", parked" } else { "" };
+            format!("{key} given up{parked}: {failure}")
+        }
+        Notice::JobReleased { key } => format!("{key} handed back"),
+        Notice::LeaseLost { key } => format!("{key}: the lease is lost"),
+        Notice::Limited {
+            key, scope, until, ..
+        } => format!(
+            "{key} was told to slow down: {scope:?} until {}",
+            time(*until)
+        ),
+        Notice::StoreAway {
+            failures, retry_at, ..
+        } => format!(
+            "the store is away ({failures}), again at {}",
+            time(*retry_at)
+        ),
+        Notice::StoreBack { away_ms } => format!("the store is back after {away_ms} ms"),
+        other => format!("{other:?}"),
+    })
+}
+
+/// The time of day: the date stands at the line's beginning.
+fn time(at: Timestamp) -> String {
+    at.to_rfc3339()[11..23].to_owned()
+}
+
+/// A token in few digits: those that tell one from another within a quarter of an hour.
+fn token(token: LeaseToken) -> String {
+    format!("#{:09}", token.0 % 1_000_000_000)
 }
 
 fn applied(command: &Command, reply: &Reply) -> Option<String> {
-    match (command, reply) {
+    Some(match (command, reply) {
         (
             Command::Claim { slots, .. },
             Reply::Claimed {
@@ -133,32 +184,85 @@ fn applied(command: &Command, reply: &Reply) -> Option<String> {
             let keys: Vec<String> = leases
                 .iter()
                 .map(|lease| {
-                    format!(
-                        "{} #{} (attempt {})",
-                        lease.lease.key, lease.lease.token.0, lease.attempt
-                    )
+                    let again = match lease.attempt {
+                        1 => String::new(),
+                        attempt => format!(" (attempt {attempt})"),
+                    };
+                    format!("{} {}{again}", lease.lease.key, token(lease.lease.token))
                 })
                 .collect();
-            Some(format!(
-                "claim {slots} → {} back {recovered}, buried {buried}",
-                keys.join(", ")
-            ))
+            let mut text = format!("claim {slots} → {}", keys.join(", "));
+            if *recovered > 0 || *buried > 0 {
+                text.push_str(&format!("; {recovered} expired, {buried} buried"));
+            }
+            text
         }
-        (Command::Schedules, _) => None,
-        (Command::Enroll { users, .. }, _) if users.is_empty() => None,
-        (Command::Enqueue { jobs, .. }, reply) => {
-            Some(format!("enqueue {} → {reply:?}", jobs.len()))
+        (Command::Schedules, _) => return None,
+        (Command::Enroll { users, .. }, _) if users.is_empty() => return None,
+        (Command::Heartbeat { .. }, Reply::Heartbeat { lost }) if lost.is_empty() => return None,
+        (Command::Heartbeat { leases, .. }, Reply::Heartbeat { lost }) => {
+            format!("heartbeat {} → {} lost", leases.len(), lost.len())
         }
-        (Command::Enroll { users, .. }, _) => Some(format!("enroll {}", users.len())),
-        (Command::Connect { grants, .. }, _) => Some(format!("connect {}", grants.len())),
-        (Command::Complete { lease, commit }, reply) => Some(format!(
-            "complete {} #{} {:?} → {reply:?}",
-            lease.key, lease.token.0, commit.outcome
-        )),
-        (command, reply) => {
-            let text = format!("{command:?} → {reply:?}");
-            Some(text.chars().take(300).collect())
+        (Command::Enqueue { jobs, .. }, reply) => format!("enqueue {} → {reply:?}", jobs.len()),
+        (Command::Enroll { users, .. }, _) => format!("enroll {}", users.len()),
+        (Command::Connect { grants, .. }, _) => format!("connect {}", grants.len()),
+        (Command::Complete { lease, commit }, reply) => {
+            let outcome = match &commit.outcome {
+                CommitOutcome::Synced {
+                    upserted,
+                    deleted,
+                    full,
+                    ..
+                } => {
+                    let pass = if *full { "full" } else { "increment" };
+                    format!("{pass} +{upserted} -{deleted}")
+                }
+                other => format!("{other:?}"),
+            };
+            let token = token(lease.token);
+            format!("complete {} {token} {outcome} → {reply:?}", lease.key)
         }
+        (Command::Checkpoint { lease, .. }, Reply::Permit { wait_until }) => {
+            let leave =
+                wait_until.map_or("go on".to_owned(), |at| format!("wait until {}", time(at)));
+            format!("checkpoint {} → {leave}", lease.key)
+        }
+        (Command::Tick { at, .. }, Reply::Fired { .. }) => format!("tick {} fires", time(*at)),
+        (Command::Tick { at, .. }, Reply::AlreadyFired { .. }) => {
+            format!("tick {} had fired", time(*at))
+        }
+        (command, reply) => format!("{command:?} → {reply:?}"),
+    })
+}
+
+/// Short words for what stands in nearly every line, and an end for what is very long.
+fn compact(text: &str) -> String {
+    let mut short = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(place) = rest.find("user-") {
+        short.push_str(&rest[..place]);
+        let after = &rest[place + "user-".len()..];
+        let digits = after.len()
+            - after
+                .trim_start_matches(|digit: char| digit.is_ascii_digit())
+                .len();
+        let number = after[..digits].trim_start_matches('0');
+        match after[digits..].strip_prefix("@example.com") {
+            Some(end) if !number.is_empty() => {
+                short.push_str(&format!("user {number}"));
+                rest = end;
+            }
+            _ => {
+                short.push_str("user-");
+                rest = after;
+            }
+        }
+    }
+    short.push_str(rest);
+    let short = short.replace("google-calendar sync of ", "");
+    match short.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &short[..end]),
+        None => short,
     }
 }
 
@@ -179,5 +283,22 @@ pub(super) fn show(plan: &Plan, only: Option<&str>) -> ExitCode {
             println!("{}", super::batch::describe(&failed));
             ExitCode::from(failed.class.exit_code())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_lines_end() {
+        assert_eq!(
+            compact("google-calendar sync of user-00012@example.com #1, user-7@x user-"),
+            "user 12 #1, user-7@x user-"
+        );
+        assert_eq!(
+            compact(&"ä".repeat(500)).chars().count(),
+            TEXT_CHARS_MAX + 1
+        );
     }
 }

@@ -24,6 +24,8 @@ use kalends_core::sync::SyncSettings;
 use kalends_core::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::legacy::Service;
+
 pub use fault::{Family, Fault, FaultKind, Mishap, OutageKind};
 
 /// The version of this format; a plan of another one is refused.
@@ -181,6 +183,9 @@ pub struct Plan {
     pub seed: u64,
     /// How much of everything.
     pub size: Size,
+    /// Which service runs in the processes.
+    #[serde(default, skip_serializing_if = "Service::is_kalends")]
+    pub service: Service,
     /// What the fleet is told.
     pub policy: Policy,
     /// What the world is like when nothing is wrong.
@@ -204,6 +209,7 @@ impl Plan {
                 duration_ms: 24 * HOUR_MS,
                 start: START,
             },
+            service: Service::Kalends,
             policy: Policy::default(),
             climate: Climate::default(),
             faults: Vec::new(),

@@ -6,7 +6,7 @@ use kalends_core::node::io::{EffectResult, Notice};
 use kalends_core::queue::GATE_BASE_MS;
 use kalends_core::queue::command::{CommitOutcome, Refusal, Reply};
 
-use super::World;
+use super::{Phase, World};
 use crate::invariants::{Seen, Verdict};
 
 /// A cursor longer than this may hold a page token, in bytes.
@@ -73,7 +73,10 @@ impl World<'_> {
                     marks.mark_if(*quarantined > 0, "event-quarantined");
                     marks.mark_if(*full && *requests > 2, "full-pass-many-pages");
                 }
-                CommitOutcome::Skipped { .. } | CommitOutcome::FannedOut { .. } => {}
+                CommitOutcome::FannedOut { .. } => {
+                    tally.fan_outs += u64::from(self.phase == Phase::Faults);
+                }
+                CommitOutcome::Skipped { .. } => {}
             },
             Notice::JobRetried { .. } => {
                 tally.retried += 1;

@@ -298,7 +298,7 @@ impl World<'_> {
             priority: Priority::Now,
         };
         let source = self.source();
-        if self.weather.store.is_none() {
+        if self.weather.store.is_none() && self.legacy.is_none() {
             self.apply(
                 None,
                 Command::Enqueue {

@@ -34,6 +34,9 @@ impl World<'_> {
     }
 
     fn audit_the_store(&mut self) {
+        if self.legacy.is_some() {
+            return;
+        }
         let now = self.store_now();
         let verdict = self.ledger.audit(now, &mut self.store.queue);
         let memory = memory::check(&self.store.queue, self.users.len(), &self.policy.source);
@@ -81,8 +84,27 @@ impl World<'_> {
         }
     }
 
+    /// Counts whose last sync is longer ago than a healed world may take to sync everybody.
+    fn count_the_lost(&mut self) {
+        let bound_ms = heal_bound_ms(self.plan);
+        let lost = (0..self.users.len()).filter(|user| {
+            let fresh_since = match &self.legacy {
+                Some(shared) => shared.borrow().fresh_since(*user),
+                None => Some(self.ledger.fresh_since(*user)),
+            };
+            fresh_since.is_none_or(|since| self.now.since_ms(since) > bound_ms)
+        });
+        self.tally.lost = lost.count() as u64;
+    }
+
     /// The faults are over: what is dead starts, and everything must become well.
     pub(super) fn heal(&mut self) {
+        self.count_the_lost();
+        if self.legacy.is_some() {
+            // It does not heal: that is what it was replaced for.
+            self.phase = Phase::Done;
+            return;
+        }
         self.healed_at = self.now;
         self.google.clear_faults();
         let emptied = |fault: &crate::plan::Fault| fault.kind == FaultKind::EmptyStore;

@@ -40,6 +40,7 @@ use crate::graph::UserGraph;
 use crate::invariants::asking::Asking;
 use crate::invariants::wakers::Wakers;
 use crate::invariants::{Invariant, StoreLedger, Violation};
+use crate::legacy::{Service, Shared, SharedRef};
 use crate::marks::Marks;
 use crate::plan::{FaultKind, Plan, Policy, Span};
 use crate::report::{Failed, FailureClass, Report, Tally};
@@ -143,6 +144,8 @@ struct World<'a> {
     store: StoreServer,
     google: GoogleEmulator,
     graphs: Vec<UserGraph>,
+    /// What the processes share if they are the replaced service's.
+    legacy: Option<SharedRef>,
     users: Vec<UserId>,
     grants: Vec<u64>,
     /// When Google last gave each user's sync something, true time.
@@ -203,6 +206,10 @@ impl<'a> World<'a> {
             store: StoreServer::new(),
             google: GoogleEmulator::new(google),
             graphs: vec![UserGraph::default(); users],
+            legacy: (plan.service == Service::Legacy).then(|| {
+                let shared = Shared::new(plan.seed, size.users, tracer.is_some());
+                SharedRef::new(shared.into())
+            }),
             users: (0..size.users).map(user_id).collect(),
             grants: vec![1; users],
             read_at: vec![Timestamp::from_ms(i64::MIN); users],
@@ -478,6 +485,9 @@ impl<'a> World<'a> {
 
     fn report(self) -> Report {
         let mut tally = self.tally;
+        if let Some(shared) = &self.legacy {
+            tally.take_legacy(&shared.borrow().tally);
+        }
         tally.simulated_ms = self.now.since_ms(self.plan.size.start);
         let fresh_ms = self.fresh_at.map(|at| at.since_ms(self.healed_at));
         let healed_ms = self.now.since_ms(self.healed_at);

@@ -19,6 +19,7 @@ use super::watch::troubles_store;
 use super::{World, schedule_name};
 use crate::google::GoogleClient;
 use crate::invariants::{Invariant, Violation, shutdown};
+use crate::legacy::Replica;
 use crate::plan::FaultKind;
 
 /// A machine that asks for a time that has passed so often in a row never rests.
@@ -147,13 +148,52 @@ impl World<'_> {
         settings
     }
 
+    /// What runs in a process that starts at `local`, its own time.
+    fn machine(&mut self, process: u32, incarnation: u32, local: Timestamp) -> Box<dyn Machine> {
+        let settings = self.settings(process, incarnation);
+        match &self.legacy {
+            None => Box::new(Node::new(local, settings)),
+            Some(shared) => {
+                let (users, sync) = (self.users.clone(), settings.sources[0].sync.clone());
+                Box::new(Replica::new(local, shared.clone(), users, sync))
+            }
+        }
+    }
+
+    /// What the replaced service's processes have put into their queue may hurry the others.
+    fn tell_other_replicas(&mut self, index: u32) {
+        let Some(shared) = self.legacy.clone() else {
+            return;
+        };
+        self.hasher.word(shared.borrow().digest());
+        for line in shared.borrow_mut().take_lines() {
+            self.tell(&Moment::Noted {
+                process: index,
+                line: &line,
+            });
+        }
+        if !shared.borrow_mut().take_added() {
+            return;
+        }
+        for process in (0..self.plan.size.processes).filter(|process| *process != index) {
+            let incarnation = self.processes[process as usize].incarnation;
+            let at = self.now.plus_ms(self.store_way_ms());
+            self.heap.push(
+                at,
+                Event::Call {
+                    process,
+                    incarnation,
+                },
+            );
+        }
+    }
+
     /// Starts a process, if none runs there.
     pub(super) fn start(&mut self, index: u32) {
         if self.processes[index as usize].machine.is_some() {
             return;
         }
         let incarnation = self.processes[index as usize].incarnation + 1;
-        let settings = self.settings(index, incarnation);
         let now = self.now;
         let process = &mut self.processes[index as usize];
         let skew_ms = process.skew_ms;
@@ -165,8 +205,8 @@ impl World<'_> {
         };
         let local = process.clock.local(now);
         self.asking.begins_anew(index as usize);
-        let process = &mut self.processes[index as usize];
-        process.machine = Some(Box::new(Node::new(local, settings)));
+        let machine = self.machine(index, incarnation, local);
+        self.processes[index as usize].machine = Some(machine);
         self.tell(&Moment::Started {
             process: index,
             incarnation,
@@ -352,9 +392,11 @@ impl World<'_> {
                     }
                     process.wake_at = process.clock.true_at(at).max(now);
                     self.plan_timer(index);
+                    self.tell_other_replicas(index);
                     return;
                 }
                 Output::Finished => {
+                    self.tell_other_replicas(index);
                     self.finished(index);
                     return;
                 }

@@ -135,6 +135,10 @@ impl World<'_> {
 
     /// An operator's command: applied now, or as soon as the store takes it, in the order in which they were given.
     pub(super) fn operate(&mut self, command: Command) {
+        if self.legacy.is_some() {
+            // Nobody has such a lever on the replaced service.
+            return;
+        }
         self.operators.push_back(command);
         if self.operators.len() == 1 {
             self.operate_on();

@@ -36,6 +36,13 @@ pub enum Moment<'a> {
         /// What.
         notice: &'a Notice,
     },
+    /// A process of the replaced service did something.
+    Noted {
+        /// Which.
+        process: u32,
+        /// What, in words.
+        line: &'a str,
+    },
     /// The store applied a command.
     Applied {
         /// Whose; `None`: an operator's.
