@@ -114,13 +114,16 @@ impl World<'_> {
         }
     }
 
-    /// What stands in a graph before a write that may remove much.
+    /// What stands in a graph before a write that may remove much of the user's own calendar. (Others come and go with
+    /// their owners, who are asked nothing here; what is left of them is compared at the end.)
     pub(super) fn before_removal(&self, user: u32, write: &GraphWrite) -> Vec<(String, i64)> {
         match write {
-            GraphWrite::Sweep { calendar, .. } | GraphWrite::RemoveCalendar { calendar, .. } => {
+            GraphWrite::Sweep { calendar, .. } | GraphWrite::RemoveCalendar { calendar, .. }
+                if calendar.as_str() == "primary" =>
+            {
                 self.graphs[user as usize].versions(calendar)
             }
-            GraphWrite::Apply { .. } => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
