@@ -25,6 +25,8 @@ const LEASE_TROUBLE_MS: u64 = 2 * MINUTE_MS;
 const TICK_OLD_MS: u64 = 3 * MINUTE_MS;
 /// So long after a clock was wrong ticks are judged again, in milliseconds.
 const CLOCK_TROUBLE_MS: u64 = 10 * MINUTE_MS;
+/// No outage that is drawn lasts longer, with what follows it, in milliseconds.
+const OUTAGE_MS_MAX: u64 = 130 * MINUTE_MS;
 
 /// Whether a fault is one of processes, clocks, or the way to the store. Calls that are lost are none: there is a poll.
 pub(super) fn troubles_store(kind: &FaultKind) -> bool {
@@ -77,7 +79,11 @@ impl World<'_> {
                     kind.family() == Family::Clock
                         || matches!(kind, FaultKind::StoreClockStep { .. })
                 };
-                if is_once && old && !self.fault_within(CLOCK_TROUBLE_MS, is_clock) {
+                // A clock that stood still is wrong until the store answers, which an outage may put off.
+                let cut_off = self.fault_within(CLOCK_TROUBLE_MS, troubles_store)
+                    && self.fault_within(OUTAGE_MS_MAX, is_clock);
+                let excused = cut_off || self.fault_within(CLOCK_TROUBLE_MS, is_clock);
+                if is_once && old && !excused {
                     self.broken(Violation::new(
                         Invariant::TicksExactlyOnce,
                         format!("the tick {at} fires at {now}, although newer ones have come and one is wanted"),
