@@ -115,6 +115,8 @@ pub struct Tally {
     pub ends: u64,
     /// Ends that were refused because the lease was lost.
     pub ends_refused: u64,
+    /// Fan-outs that were completed.
+    pub fan_outs: u64,
     /// Full passes.
     pub full_passes: u64,
     /// Events set aside.

@@ -70,7 +70,8 @@ impl World<'_> {
                     marks.mark_if(*quarantined > 0, "event-quarantined");
                     marks.mark_if(*full && *requests > 2, "full-pass-many-pages");
                 }
-                CommitOutcome::Skipped { .. } | CommitOutcome::FannedOut { .. } => {}
+                CommitOutcome::FannedOut { .. } => tally.fan_outs += 1,
+                CommitOutcome::Skipped { .. } => {}
             },
             Notice::JobRetried { .. } => {
                 tally.retried += 1;
