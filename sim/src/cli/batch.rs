@@ -1,17 +1,19 @@
 //! Many plans at a time: seeds handed to threads, results added up, the first failure shrunk and shown.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kalends_sim::marks::Marks;
+use kalends_sim::invariants::same_hash;
+use kalends_sim::marks::{MARKS, Marks};
 use kalends_sim::plan::Plan;
 use kalends_sim::plan::shrink::{RUNS_MAX, shrink};
 use kalends_sim::report::{Failed, FailureClass, Report};
-use kalends_sim::scenario;
+use kalends_sim::scenario::{self, Scenario};
 use kalends_sim::world::trace::HashLog;
 use kalends_sim::world::{run as play, run_with};
 use serde_json::json;
@@ -22,6 +24,8 @@ use super::{PolicyName, Run, SizeOverrides, usage};
 const EXIT_EXPECTATION: u8 = 14;
 /// A mark was never reached.
 const EXIT_MARKS: u8 = 15;
+/// A batch of so many seeds must reach every mark.
+const MARKS_SEEDS_MIN: u64 = 1_000;
 /// After so many failing seeds the others are not played any more.
 const FAILURES_MAX: usize = 20;
 /// How often the progress is told, in milliseconds.
@@ -81,10 +85,9 @@ fn play_checked(plan: &Plan, twice: bool) -> Report {
         if again.unseed != report.unseed {
             let (mut one, mut two) = (HashLog::default(), HashLog::default());
             let _ = (run_with(plan, &mut one), run_with(plan, &mut two));
-            let difference = one.first_difference(&two);
-            let detail = match difference {
-                Some((number, what)) => format!("event {number}: {what}"),
-                None => "two later runs were the same".to_owned(),
+            let detail = match same_hash::check(&one, &two) {
+                Err(violation) => violation.detail,
+                Ok(()) => "two later runs were the same".to_owned(),
             };
             report.failed = Some(kalends_sim::report::differs(&report, detail));
         }
@@ -97,21 +100,24 @@ pub(super) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
+/// How many plans are played at a time.
+fn jobs(run: &Run) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    run.jobs.unwrap_or_else(cores).max(1)
+}
+
 pub(super) fn run(run: &Run) -> ExitCode {
     silence_panics();
     if let Some(name) = &run.scenario {
-        return run_scenario(name, run);
+        return run_scenarios(name, run);
     }
-    let jobs = run
-        .jobs
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let begun = Instant::now();
     let next = AtomicU64::new(run.seeds.start);
     let stop = AtomicBool::new(false);
     let sum = Mutex::new(Sum::default());
     std::thread::scope(|scope| {
         let mut workers = Vec::new();
-        for _ in 0..jobs.max(1) {
+        for _ in 0..jobs(run) {
             workers.push(scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -190,11 +196,13 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
         code = failed.class.exit_code();
         explain(&plan_of(*seed, &run.size), failed, run);
     }
-    if run.marks {
+    let many = run.scenario.is_none() && sum.seeds >= MARKS_SEEDS_MIN;
+    if run.marks || (many && !run.no_marks) {
         for (name, sentence, count) in sum.marks.table() {
             println!("{count:>9}  {name:<28} {sentence}");
         }
         let missing = sum.marks.missing();
+        println!("{} of {MARKS} marks reached", MARKS - missing.len());
         if !missing.is_empty() {
             println!("never reached: {}", missing.join(", "));
             code = if code == 0 { EXIT_MARKS } else { code };
@@ -228,33 +236,49 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Shrinks a failing plan, and says how to show it again.
+/// Kind, seed, commit, the shrunk plan, and the one command that shows it again.
 fn explain(plan: &Plan, failed: &Failed, run: &Run) {
     println!("seed {}: {}", plan.seed, describe(failed));
-    println!("version {}", env!("CARGO_PKG_VERSION"));
-    if failed.class == FailureClass::Nondeterminism {
-        return;
-    }
-    let small = shrink(plan, RUNS_MAX, |candidate| {
-        play(candidate).fails_like(failed)
-    });
-    println!("{}", small.to_json());
-    let again = play(&small);
-    if let Some(failed) = &again.failed {
-        println!("shrunk: {}", describe(failed));
-    }
-    match &run.save {
-        Some(file) => {
-            if let Err(error) = std::fs::write(file, small.to_json() + "\n") {
-                eprintln!("{}: {error}", file.display());
-            }
-            println!(
-                "show it again: kalends-sim replay --show {}",
-                file.display()
-            );
+    println!("commit {}", commit());
+    let mut small = plan.clone();
+    if failed.class != FailureClass::Nondeterminism {
+        small = shrink(plan, RUNS_MAX, |candidate| {
+            play(candidate).fails_like(failed)
+        });
+        if let Some(failed) = &play(&small).failed {
+            println!("shrunk: {}", describe(failed));
         }
-        None => println!("show it again: kalends-sim show {}", plan.seed),
     }
+    println!("{}", small.to_json());
+    match save(&small, failed, run) {
+        Ok(file) => println!("show it again: kalends-sim replay {}", file.display()),
+        Err(error) => {
+            eprintln!("kalends-sim: the plan could not be saved: {error}");
+            println!("show it again: kalends-sim show {}", plan.seed);
+        }
+    }
+}
+
+/// Writes a plan where it was asked for, or among the system's temporary files; where.
+fn save(plan: &Plan, failed: &Failed, run: &Run) -> std::io::Result<PathBuf> {
+    let folder = run.save.clone().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&folder)?;
+    let invariant = failed.violation.invariant.name();
+    let file = folder.join(format!("kalends-sim-{invariant}-{}.json", plan.seed));
+    std::fs::write(&file, plan.to_json() + "\n")?;
+    Ok(file)
+}
+
+/// The commit of the checkout in which this runs; outside of one, the version.
+fn commit() -> String {
+    let git = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .stderr(std::process::Stdio::null())
+        .output();
+    let found = git.ok().filter(|output| output.status.success());
+    let name = found.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| format!("of version {}", env!("CARGO_PKG_VERSION")))
 }
 
 pub(super) fn replay(plan: &Plan, file: &Path) -> ExitCode {
@@ -274,36 +298,80 @@ pub(super) fn replay(plan: &Plan, file: &Path) -> ExitCode {
     }
 }
 
-fn run_scenario(name: &str, run: &Run) -> ExitCode {
-    let Some(scenario) = scenario::find(name) else {
-        return usage(&format!(
-            "no scenario is called {name}; kalends-sim scenarios lists them"
-        ));
+/// One scenario, or all; every one of its seeds, on as many threads as were asked for.
+fn run_scenarios(name: &str, run: &Run) -> ExitCode {
+    let chosen = match (name, scenario::find(name)) {
+        ("all", _) => scenario::all(),
+        (_, Some(scenario)) => vec![scenario],
+        (_, None) => {
+            return usage(&format!(
+                "no scenario is called {name}; kalends-sim scenarios lists them"
+            ));
+        }
     };
     let begun = Instant::now();
-    let mut sum = Sum::default();
-    let mut code = 0;
-    for seed in run.seeds.start..run.seeds.end.min(run.seeds.start + scenario.seeds) {
-        let plan = (scenario.plan)(seed);
-        let report = play_checked(&plan, run.twice);
-        if let Some(failed) = &report.failed {
-            eprintln!("{name}, seed {seed}: {}", describe(failed));
-            code = failed.class.exit_code();
-        } else if let Err(unmet) = (scenario.expect)(&report) {
-            eprintln!("{name}, seed {seed}: {unmet}");
-            code = EXIT_EXPECTATION;
+    let mut games = Vec::new();
+    for scenario in &chosen {
+        let end = run.seeds.end.min(run.seeds.start + scenario.seeds);
+        games.extend((run.seeds.start..end).map(|seed| (scenario, seed)));
+    }
+    let next = AtomicUsize::new(0);
+    let sum = Mutex::new(Sum::default());
+    let unmet = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs(run) {
+            scope.spawn(|| {
+                while let Some((scenario, seed)) = games.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = play_scenario(scenario, *seed, run, &unmet);
+                    sum.lock()
+                        .expect("no thread panics while it adds")
+                        .add(report);
+                }
+            });
         }
-        println!(
-            "{name}, seed {seed}: gap p50 {} min, p95 {} min; at most {} requests a minute; well after {} s",
-            report.tally.gap_percentile(50),
-            report.tally.gap_percentile(95),
-            report.tally.fetches_a_minute_peak(),
-            report.healed_ms.unwrap_or(0) / 1_000
-        );
-        sum.add(report);
+    });
+    let mut sum = sum.into_inner().expect("no thread panicked");
+    let unmet = unmet.into_inner().expect("no thread panicked");
+    // A failure of a scenario's plan is shown by its own plan, not by that which its seed draws.
+    sum.failures.clear();
+    for ((name, seed), (failed, text)) in &unmet {
+        println!("FAILED {name}, seed {seed}: {text}");
+        if let (Some(failed), Some(scenario)) = (failed, scenario::find(name)) {
+            explain(&(scenario.plan)(*seed), failed, run);
+        }
     }
-    if code != 0 {
-        return ExitCode::from(code);
+    let code = unmet.values().next().map(|(failed, _)| {
+        let class = failed.as_ref().map(|failed| failed.class.exit_code());
+        class.unwrap_or(EXIT_EXPECTATION)
+    });
+    let finished = finish(&sum, begun.elapsed(), run);
+    code.map_or(finished, ExitCode::from)
+}
+
+/// By scenario and seed: what was not met, and the failure if it was one.
+type Unmet = BTreeMap<(&'static str, u64), (Option<Failed>, String)>;
+
+fn play_scenario(scenario: &Scenario, seed: u64, run: &Run, unmet: &Mutex<Unmet>) -> Report {
+    let begun = Instant::now();
+    let report = play_checked(&(scenario.plan)(seed), run.twice);
+    let told = match &report.failed {
+        Some(failed) => Some((Some(failed.clone()), describe(failed))),
+        None => (scenario.expect)(&report).err().map(|text| (None, text)),
+    };
+    let verdict = if told.is_some() { "FAILED" } else { "ok" };
+    println!(
+        "{verdict:<6} {}, seed {seed}: gap p50 {} min, p95 {} min; at most {} requests a minute, {} a second; fresh after {} s; {:.1} s",
+        scenario.name,
+        report.tally.gap_percentile(50),
+        report.tally.gap_percentile(95),
+        report.tally.fetches_a_minute_peak(),
+        report.tally.fetches_a_second_peak,
+        report.fresh_ms.unwrap_or(0) / 1_000,
+        begun.elapsed().as_secs_f64()
+    );
+    if let Some(told) = told {
+        let mut unmet = unmet.lock().expect("no thread panics while it adds");
+        unmet.insert((scenario.name, seed), told);
     }
-    finish(&sum, begun.elapsed(), run)
+    report
 }

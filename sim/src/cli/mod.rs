@@ -67,14 +67,17 @@ struct Run {
     /// Plays every seed twice and compares.
     #[arg(long)]
     twice: bool,
-    /// Plays this scenario instead of drawn plans.
+    /// Plays this scenario instead of drawn plans; `all` plays every one.
     #[arg(long)]
     scenario: Option<String>,
-    /// Prints the table of marks, and fails if one was never reached.
-    #[arg(long)]
+    /// Prints the table of marks, and fails if one was never reached; as a batch of 1,000 seeds or more does anyway.
+    #[arg(long, conflicts_with = "no_marks")]
     marks: bool,
-    /// Saves the shrunk plan of the first failing seed here.
+    /// Leaves the marks out, however large the batch is.
     #[arg(long)]
+    no_marks: bool,
+    /// Saves the shrunk plan of the first failing seed in this folder instead of the system's temporary one.
+    #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
     #[command(flatten)]
     size: SizeOverrides,
@@ -234,7 +237,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Report(arguments) => report::main(&arguments),
         Command::Scenarios => {
             for scenario in scenario::all() {
-                println!("{:<24} {}", scenario.name, scenario.sentence);
+                println!("{:<60} {:?}", scenario.name, scenario.covers);
+                println!("    {}", scenario.sentence);
             }
             ExitCode::SUCCESS
         }

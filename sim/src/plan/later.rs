@@ -113,7 +113,12 @@ fn together(plan: &mut Plan, rng: &mut KalendsRng) {
             },
         );
     } else {
-        // A process whose leases ran out unheard has writes on their way to a graph that is slow.
+        // A process whose leases ran out unheard has writes on their way to a graph that is slow; full passes write
+        // whatever they find.
+        both(
+            FaultKind::ExpireSyncTokens { user: None },
+            FaultKind::SyncAll,
+        );
         both(
             FaultKind::GraphSlow { max_ms: 90_000 },
             FaultKind::Partition {

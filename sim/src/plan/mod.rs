@@ -84,6 +84,15 @@ pub struct Policy {
     pub page_size: u32,
     /// Full resyncs of a calendar a day.
     pub resyncs_a_day_max: u32,
+    /// A process that comes back has the name that it had before.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub same_names: bool,
+}
+
+// serde hands a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(set: &bool) -> bool {
+    !set
 }
 
 fn one() -> u32 {
@@ -110,6 +119,7 @@ impl Default for Policy {
             poll_ms: 5_000,
             page_size: SyncSettings::default().page_size,
             resyncs_a_day_max: SyncSettings::default().resyncs_a_day_max,
+            same_names: false,
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "quiet-day",
         sentence: "nothing goes wrong: every user is synced every quarter of an hour, not later and not more often",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = Plan::quiet(seed);
@@ -37,6 +38,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "calls-lost",
         sentence: "nobody hears that work is due: the poll finds it within seconds",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = Plan::quiet(seed);
@@ -58,6 +60,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "fan-out-killed",
         sentence: "all processes die in the middle of a fan-out of several pages: it goes on behind its last page",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = Plan::quiet(seed);
@@ -93,6 +96,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "zombies",
         sentence: "processes sleep past their leases in the middle of slow jobs: what they do late is refused",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = slow(Plan::quiet(seed));
@@ -113,6 +117,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "failovers",
         sentence: "the store forgets the last seconds again and again: what was begun in them is begun anew under new tokens",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = Plan::quiet(seed);
@@ -134,6 +139,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "stopped-at-work",
         sentence: "processes are told to stop in the middle of slow jobs: they are gone in time and hand all of it back",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = slow(Plan::quiet(seed));
@@ -155,6 +161,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "tokens-gone-at-work",
         sentence: "all sync tokens become worthless while much changes, pages are empty and the source is paused: nothing is wiped, nothing stays",
+        covers: &[],
         seeds: 5,
         plan: |seed| {
             let mut plan = slow(Plan::quiet(seed));

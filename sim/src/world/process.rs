@@ -111,10 +111,18 @@ impl Process {
 }
 
 impl World<'_> {
+    fn name_of(&self, process: u32, incarnation: u32) -> String {
+        if self.policy.same_names {
+            return format!("p{process}");
+        }
+        format!("p{process}-{incarnation}")
+    }
+
     fn settings(&mut self, process: u32, incarnation: u32) -> NodeSettings {
         let policy = &self.policy;
         let name = format!("p{process}-{incarnation}");
         let seed = stable_hash(self.plan.seed, name.as_bytes());
+        let name = self.name_of(process, incarnation);
         let mut settings = NodeSettings::new(WorkerId::new(&name).expect("a valid name"), seed);
         settings.sources.push(SourceDefinition {
             name: SourceName::google_calendar(),
@@ -428,8 +436,8 @@ impl World<'_> {
         process.stopping = false;
         process.wake_at = Timestamp::MAX;
         self.tally.shutdown(now.since_ms(process.stopping_since));
-        let process = &self.processes[index as usize];
-        let worker = format!("p{index}-{}", process.incarnation);
+        let incarnation = self.processes[index as usize].incarnation;
+        let worker = self.name_of(index, incarnation);
         let held = machine.held_jobs();
         self.tell(&Moment::Ended {
             process: index,
