@@ -37,9 +37,7 @@ impl Asker {
             writer.text(&defined);
         };
         loop {
-            let answer = self
-                .ask(&SCRIPTS.define_source, scope, now, 2, write)
-                .await?;
+            let answer = self.ask(&SCRIPTS.define_source, scope, now, write).await?;
             match answer.word.as_str() {
                 "look_again" => while self.more(&SCRIPTS.look_again, scope, now).await? {},
                 "full" => {
@@ -62,7 +60,7 @@ impl Asker {
         scope: Scope<'_>,
         now: Option<Timestamp>,
     ) -> Result<bool, StoreUnavailable> {
-        let answer = self.ask(script, scope, now, 0, |_, _| {}).await?;
+        let answer = self.ask(script, scope, now, |_, _| {}).await?;
         let [more] = answer.fields().map_err(misread)?;
         more.flag().map_err(misread)
     }
@@ -86,7 +84,7 @@ impl Asker {
             Some(source) => (&SCRIPTS.operate, Scope::Of(slice::from_ref(source))),
             None => (&SCRIPTS.operate_all, Scope::All),
         };
-        let answer = self.ask(script, scope, now, 3, write).await?;
+        let answer = self.ask(script, scope, now, write).await?;
         match (answer.word.as_str(), command) {
             ("unknown", Command::SetLimit { source, .. }) => {
                 Ok(unknown_source(answer.now, &source))
@@ -107,7 +105,7 @@ impl Asker {
             let name = |writer: &mut Writer, _: &[SourceName]| {
                 writer.text(schedule.as_str());
             };
-            let answer = self.ask(&SCRIPTS.schedule, scope, now, 1, name).await?;
+            let answer = self.ask(&SCRIPTS.schedule, scope, now, name).await?;
             let at = answer.now;
             let [known, row] = answer.fields().map_err(misread)?;
             if !known.flag().map_err(misread)? {
@@ -130,7 +128,7 @@ impl Asker {
                 writer.text(schedule.as_str()).text(&text).number(seen);
             };
             let answer = self
-                .ask(&SCRIPTS.define_schedule, scope, now, 3, write)
+                .ask(&SCRIPTS.define_schedule, scope, now, write)
                 .await?;
             let at = answer.now;
             match answer.word.as_str() {
@@ -165,9 +163,7 @@ impl Asker {
             let write = |writer: &mut Writer, _: &[SourceName]| {
                 writer.time(latest);
             };
-            let answer = self
-                .ask(&SCRIPTS.due_by_latest, scope, now, 1, write)
-                .await?;
+            let answer = self.ask(&SCRIPTS.due_by_latest, scope, now, write).await?;
             let [more] = answer.fields().map_err(misread)?;
             if !more.flag().map_err(misread)? {
                 return Ok(());
@@ -185,7 +181,7 @@ impl Asker {
         };
         let scope = Scope::Of(&[]);
         let answer = self
-            .ask(&SCRIPTS.remove_schedule, scope, now, 1, write)
+            .ask(&SCRIPTS.remove_schedule, scope, now, write)
             .await?;
         Ok(stamped(answer.now, Reply::Done))
     }
@@ -210,9 +206,7 @@ impl Asker {
                 .time(at);
             writer.number(missed).flag(fire);
         };
-        let answer = self
-            .ask(&SCRIPTS.tick, Scope::Of(&[]), now, 6, write)
-            .await?;
+        let answer = self.ask(&SCRIPTS.tick, Scope::Of(&[]), now, write).await?;
         let now = answer.now;
         let word = answer.word.clone();
         if word == "invalid" {
@@ -232,7 +226,7 @@ impl Asker {
 
     pub(super) async fn schedules(&self, now: Option<Timestamp>) -> Answered {
         let answer = self
-            .ask(&SCRIPTS.schedules, Scope::Of(&[]), now, 0, |_, _| {})
+            .ask(&SCRIPTS.schedules, Scope::Of(&[]), now, |_, _| {})
             .await?;
         let now = answer.now;
         let read = || -> Result<Vec<(ScheduleName, ScheduleState)>, Unreadable> {
@@ -265,7 +259,7 @@ impl Asker {
                 writer.time(due_at);
             };
             let scope = Scope::Of(slice::from_ref(&source));
-            let answer = self.ask(&SCRIPTS.enroll, scope, now, 2, write).await?;
+            let answer = self.ask(&SCRIPTS.enroll, scope, now, write).await?;
             let at = answer.now;
             if answer.word == "unknown" {
                 return Ok(unknown_source(at, &source));
@@ -308,7 +302,7 @@ impl Asker {
                 writer.time(due_at).flag(force);
             };
             let scope = Scope::Of(slice::from_ref(&source));
-            let answer = self.ask(&SCRIPTS.connect, scope, now, 4, write).await?;
+            let answer = self.ask(&SCRIPTS.connect, scope, now, write).await?;
             let at = answer.now;
             if answer.word == "unknown" {
                 return Ok(unknown_source(at, &source));
@@ -338,7 +332,7 @@ impl Asker {
         loop {
             let write = |writer: &mut Writer, _: &[SourceName]| write_users(writer, page.iter());
             let scope = Scope::Of(slice::from_ref(&source));
-            let answer = self.ask(&SCRIPTS.unenroll, scope, now, 1, write).await?;
+            let answer = self.ask(&SCRIPTS.unenroll, scope, now, write).await?;
             let at = answer.now;
             let [removed] = answer.fields().map_err(misread)?;
             count += removed.number::<u64>().map_err(misread)?;
@@ -366,7 +360,7 @@ impl Asker {
             writer.number(u64::from(limit));
         };
         let scope = Scope::Of(slice::from_ref(&source));
-        let answer = self.ask(&SCRIPTS.due_users, scope, now, 4, write).await?;
+        let answer = self.ask(&SCRIPTS.due_users, scope, now, write).await?;
         let now = answer.now;
         let read = || -> Result<Reply, Unreadable> {
             let [pairs, due_total] = answer.fields()?;

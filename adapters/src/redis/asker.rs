@@ -72,8 +72,8 @@ impl Asker {
         &self.link
     }
 
-    /// Runs `script` with the arguments that `write` adds (a list of `length` values; the names of the sources come
-    /// before them, and are told to it, as they may be all there are) as if the server's clock said `now`, if that is given.
+    /// Runs `script` with the arguments that `write` adds (the names of the sources come before them, and are told to it,
+    /// as they may be all there are) as if the server's clock said `now`, if that is given.
     ///
     /// # Errors
     /// If the server cannot be asked, or its answer cannot be understood.
@@ -82,7 +82,6 @@ impl Asker {
         script: &Script,
         scope: Scope<'_>,
         now: Option<Timestamp>,
-        length: usize,
         write: impl Fn(&mut Writer, &[SourceName]) + Send + Sync,
     ) -> Result<Answer, StoreUnavailable> {
         for _ in 0..SOURCES_LEARNED_MAX {
@@ -90,7 +89,7 @@ impl Asker {
                 Scope::Of(sources) => sources.to_vec(),
                 Scope::All => self.known(),
             };
-            let answer = self.once(script, sources, now, length, &write).await?;
+            let answer = self.once(script, sources, now, &write).await?;
             match answer.word.as_str() {
                 "mend" => self.mend(now).await?,
                 "sources" => self.learn(answer)?,
@@ -105,11 +104,10 @@ impl Asker {
         script: &Script,
         sources: Vec<SourceName>,
         now: Option<Timestamp>,
-        length: usize,
         write: impl Fn(&mut Writer, &[SourceName]),
     ) -> Result<Answer, StoreUnavailable> {
         let mut arguments = Writer::default();
-        arguments.list(length + 1).list(sources.len());
+        arguments.list(sources.len());
         for source in &sources {
             arguments.text(source.as_str());
         }
@@ -130,7 +128,7 @@ impl Asker {
     async fn mend(&self, now: Option<Timestamp>) -> Result<(), StoreUnavailable> {
         for _ in 0..MEND_PAGES_MAX {
             let sources = self.known();
-            let answer = self.once(&SCRIPTS.mend, sources, now, 0, |_, _| {}).await?;
+            let answer = self.once(&SCRIPTS.mend, sources, now, |_, _| {}).await?;
             match answer.word.as_str() {
                 "done" => return Ok(()),
                 "sources" => self.learn(answer)?,
@@ -160,7 +158,7 @@ fn read_answer(given: redis::Value, sources: Vec<SourceName>) -> Result<Answer, 
     let redis::Value::BulkString(bytes) = given else {
         return Err(Unreadable("an answer is no text"));
     };
-    let mut values = Value::read(&bytes)?.list()?.into_iter();
+    let mut values = Value::read_all(&bytes)?.into_iter();
     let (Some(now), Some(word)) = (values.next(), values.next()) else {
         return Err(Unreadable("an answer is too short"));
     };

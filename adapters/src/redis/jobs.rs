@@ -79,33 +79,28 @@ impl Asker {
     ) -> Answered {
         let scope = Scope::Of(slice::from_ref(source));
         let write = |writer: &mut Writer, _: &[SourceName]| {
-            writer.list(jobs.len());
+            match checkpoint {
+                Some((lease, progress)) => {
+                    writer.text(super::blocks::name_of(&lease.key));
+                    writer.number(lease.token.0).text(progress)
+                }
+                None => writer.none().none().none(),
+            };
+            writer.number(jobs.len() as u64);
             for job in jobs {
                 writer.text(job.user.as_str());
             }
-            writer.list(jobs.len());
             for job in jobs {
                 writer.time(job.run_at);
             }
-            writer.list(jobs.len());
             for job in jobs {
                 writer.maybe_time(job.nominal_at);
             }
-            writer.list(jobs.len());
             for job in jobs {
                 writer.number(u64::from(job.priority == Priority::Now));
             }
-            match checkpoint {
-                Some((lease, progress)) => {
-                    writer.list(3).text(super::blocks::name_of(&lease.key));
-                    writer.number(lease.token.0).text(progress);
-                }
-                None => {
-                    writer.none();
-                }
-            }
         };
-        let answer = self.ask(&SCRIPTS.enqueue, scope, now, 5, write).await?;
+        let answer = self.ask(&SCRIPTS.enqueue, scope, now, write).await?;
         let now = answer.now;
         match answer.word.as_str() {
             "unknown" => Ok(unknown_source(now, source)),
@@ -151,7 +146,7 @@ impl Asker {
                 writer.number(lease_ms);
             };
             let scope = Scope::Of(&sources);
-            let answer = self.ask(&SCRIPTS.heartbeat, scope, now, 4, write).await?;
+            let answer = self.ask(&SCRIPTS.heartbeat, scope, now, write).await?;
             let at = answer.now;
             let read = || -> Result<Vec<LeaseToken>, Unreadable> {
                 let [lost] = answer.fields()?;
@@ -185,7 +180,7 @@ impl Asker {
                 .maybe_text(progress.as_deref())
                 .number(u64::from(requests));
         };
-        let answer = self.ask(script, scope, now, 5, write).await?;
+        let answer = self.ask(script, scope, now, write).await?;
         let now = answer.now;
         let word = answer.word.clone();
         if word == "lost" {
@@ -228,7 +223,7 @@ impl Asker {
             };
             writer.number(jitter_ms.min(GATE_MS_MAX)).text(&reason);
         };
-        let answer = self.ask(script, keys, now, 7, write).await?;
+        let answer = self.ask(script, keys, now, write).await?;
         let now = answer.now;
         match answer.word.as_str() {
             "lost" => Ok(lost(now)),
@@ -245,7 +240,7 @@ impl Asker {
         let sources = sources_of(slice::from_ref(&key).iter());
         let write = |writer: &mut Writer, _: &[SourceName]| write_key(writer, &key, &sources);
         let scope = Scope::Of(&sources);
-        let answer = self.ask(&SCRIPTS.remove, scope, now, 2, write).await?;
+        let answer = self.ask(&SCRIPTS.remove, scope, now, write).await?;
         let now = answer.now;
         let [count] = answer.fields().map_err(misread)?;
         let count = count.number().map_err(misread)?;
@@ -268,7 +263,7 @@ impl Asker {
                 writer.number(place).number(after).number(left);
             };
             let answer = self
-                .ask(&SCRIPTS.retry_failed, Scope::All, now, 4, write)
+                .ask(&SCRIPTS.retry_failed, Scope::All, now, write)
                 .await?;
             let at = answer.now;
             let [retried, next, next_after] = answer.fields().map_err(misread)?;

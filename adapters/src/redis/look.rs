@@ -77,7 +77,7 @@ impl Asker {
                 .number(u64::from(limit));
         };
         let scope = Scope::Of(slice::from_ref(source));
-        let answer = self.ask(&SCRIPTS.users, scope, now, 2, write).await?;
+        let answer = self.ask(&SCRIPTS.users, scope, now, write).await?;
         let now = answer.now;
         let read = || -> Result<Vec<(UserId, UserState)>, Unreadable> {
             let [found] = answer.fields()?;
@@ -93,9 +93,7 @@ impl Asker {
     }
 
     pub(super) async fn stats(&self, now: Option<Timestamp>) -> Answered {
-        let answer = self
-            .ask(&SCRIPTS.stats, Scope::All, now, 0, |_, _| {})
-            .await?;
+        let answer = self.ask(&SCRIPTS.stats, Scope::All, now, |_, _| {}).await?;
         let now = answer.now;
         let stats = read_stats(now, answer).map_err(misread)?;
         Ok(stamped(now, Reply::Stats { stats }))
@@ -125,7 +123,7 @@ impl Asker {
                     .number(u64::from(offset) + u64::from(listed))
                     .number(u64::from(page));
             };
-            let answer = self.ask(&SCRIPTS.jobs, Scope::All, now, 3, write).await?;
+            let answer = self.ask(&SCRIPTS.jobs, Scope::All, now, write).await?;
             let at = answer.now;
             let mut found = read_jobs(answer, state).map_err(misread)?;
             let is_last = found.len() < page as usize || found.len() + jobs.len() >= limit as usize;

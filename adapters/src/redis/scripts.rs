@@ -9,12 +9,27 @@ use redis::Script;
 
 use super::constants::put_in_place;
 
+/// What comes behind these parts is a function within them. A function that is made finds a local variable beside it by
+/// walking a list of all that are in use; one of a function further out it just has.
+const LEVELS: [&str; 2] = ["lib", "flush"];
+
 macro_rules! lua {
     ($($part:literal),+ $(,)?) => {
-        Script::new(&put_in_place(concat!(
-            $(include_str!(concat!("lua/", $part, ".lua")), "\n"),+
-        )))
+        put_together(&[$(($part, include_str!(concat!("lua/", $part, ".lua")))),+])
     };
+}
+
+fn put_together(parts: &[(&str, &str)]) -> Script {
+    let (mut text, mut ends) = (String::new(), String::new());
+    for (name, part) in parts {
+        text.push_str(part);
+        text.push('\n');
+        if LEVELS.contains(name) {
+            text.push_str("return (function()\n");
+            ends.push_str("end)()\n");
+        }
+    }
+    Script::new(&put_in_place(&(text + &ends)))
 }
 
 /// All scripts. What each does is said at the head of its own part.
@@ -57,6 +72,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "guard",
         "sources",
         "rows",
+        "flush",
         "windows",
         "flows",
         "schedule_rows",
@@ -68,42 +84,51 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "all_sources",
         "sources",
         "rows",
+        "flush",
         "windows",
         "flows",
         "schedule_rows",
         "checkpoint"
     ),
-    connect: lua!("lib", "guard", "sources", "rows", "connect"),
+    connect: lua!("lib", "guard", "sources", "rows", "flush", "connect"),
     define_schedule: lua!(
         "lib",
         "guard",
         "sources",
         "rows",
+        "flush",
         "schedule_rows",
         "define_schedule"
     ),
     define_source: lua!("lib", "guard", "sources", "define_source"),
-    due_by_latest: lua!("lib", "guard", "rows", "due_by_latest"),
+    due_by_latest: lua!("lib", "guard", "rows", "flush", "due_by_latest"),
     due_users: lua!("lib", "guard", "due_users"),
-    enqueue: lua!("lib", "guard", "sources", "rows", "enqueue"),
-    enroll: lua!("lib", "guard", "sources", "rows", "enroll"),
+    enqueue: lua!(
+        "lib", "guard", "sources", "rows", "flush", "wishes", "enqueue"
+    ),
+    enroll: lua!("lib", "guard", "sources", "rows", "flush", "enroll"),
     finish: lua!(
         "lib",
         "guard",
         "sources",
         "rows",
+        "flush",
+        "wishes",
         "history",
         "stall",
         "finish",
         "finish_answer"
     ),
-    heartbeat: lua!("lib", "guard", "rows", "heartbeat"),
-    jobs: lua!("lib", "guard", "all_sources", "rows", "jobs"),
+    heartbeat: lua!("lib", "guard", "rows", "flush", "heartbeat"),
+    jobs: lua!("lib", "guard", "all_sources", "rows", "flush", "jobs"),
     limited: lua!(
         "lib",
         "guard",
         "sources",
+        "ramp",
         "rows",
+        "flush",
+        "wishes",
         "schedule_rows",
         "limited"
     ),
@@ -112,34 +137,47 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "guard",
         "all_sources",
         "sources",
+        "ramp",
         "rows",
+        "flush",
+        "wishes",
         "schedule_rows",
         "limited"
     ),
-    look_again: lua!("lib", "guard", "rows", "look_again"),
+    look_again: lua!("lib", "guard", "rows", "flush", "look_again"),
     mend: lua!(
         "lib",
         "all_sources",
         "sources",
         "rows",
+        "flush",
         "windows",
         "flows",
         "schedule_rows",
         "mend"
     ),
-    operate: lua!("lib", "guard", "sources", "operate"),
-    operate_all: lua!("lib", "guard", "all_sources", "sources", "operate"),
-    remove: lua!("lib", "guard", "rows", "remove"),
-    remove_schedule: lua!("lib", "guard", "rows", "remove_schedule"),
+    operate: lua!("lib", "guard", "sources", "ramp", "operate"),
+    operate_all: lua!("lib", "guard", "all_sources", "sources", "ramp", "operate"),
+    remove: lua!("lib", "guard", "rows", "flush", "remove"),
+    remove_schedule: lua!(
+        "lib",
+        "guard",
+        "rows",
+        "flush",
+        "remove_row",
+        "remove_schedule"
+    ),
     retry_failed: lua!(
         "lib",
         "guard",
         "all_sources",
         "rows",
+        "flush",
+        "wishes",
         "schedule_rows",
         "retry_failed"
     ),
-    schedule: lua!("lib", "guard", "rows", "schedule_rows", "schedule"),
+    schedule: lua!("lib", "guard", "rows", "flush", "schedule_rows", "schedule"),
     schedules: lua!("lib", "guard", "schedules"),
     stats: lua!(
         "lib",
@@ -147,11 +185,20 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "all_sources",
         "sources",
         "rows",
+        "flush",
         "windows",
         "flows",
         "stats"
     ),
-    tick: lua!("lib", "guard", "rows", "schedule_rows", "tick"),
+    tick: lua!(
+        "lib",
+        "guard",
+        "rows",
+        "flush",
+        "wishes",
+        "schedule_rows",
+        "tick"
+    ),
     trim_history: lua!("lib", "guard", "sources", "trim_history"),
     turn: lua!(
         "lib",
@@ -159,6 +206,8 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "all_sources",
         "sources",
         "rows",
+        "flush",
+        "wishes",
         "windows",
         "flows",
         "history",
@@ -167,7 +216,15 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "claim"
     ),
     unenroll: lua!(
-        "lib", "guard", "sources", "rows", "windows", "flows", "unenroll"
+        "lib",
+        "guard",
+        "sources",
+        "rows",
+        "flush",
+        "remove_row",
+        "windows",
+        "flows",
+        "unenroll"
     ),
-    users: lua!("lib", "guard", "rows", "users"),
+    users: lua!("lib", "guard", "rows", "flush", "users"),
 });

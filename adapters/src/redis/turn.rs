@@ -17,6 +17,10 @@ use super::outcome;
 use super::scripts::SCRIPTS;
 use super::wire::{Unreadable, Value, Writer};
 
+/// What is told of a lease: block, name, token, expiry, attempt, tick, cursor.
+const LEASE_VALUES: usize = 7;
+const ANSWER_PER_END: Unreadable = Unreadable("an answer for each end was expected");
+
 /// What a turn was answered: the store's time, a reply for each end, and one to the claim.
 pub(super) type Turned = Result<(Timestamp, Vec<Reply>, Option<Reply>), StoreUnavailable>;
 
@@ -45,12 +49,12 @@ impl Asker {
         let sources = sources_of(ends.iter().map(|end| &lease_of(end).key));
         let scope = Scope::Of(&sources);
         let write = |writer: &mut Writer, sources: &[SourceName]| write_ends(writer, ends, sources);
-        let answer = self.ask(&SCRIPTS.finish, scope, now, 1, write).await?;
-        let now = answer.now;
-        let said = answer
-            .fields()
-            .and_then(|[said]| read_said(said, ends.len()));
-        Ok((now, said.map_err(misread)?, None))
+        let answer = self.ask(&SCRIPTS.finish, scope, now, write).await?;
+        let said = read_said(&answer.rest).map_err(misread)?;
+        if said.len() != ends.len() {
+            return Err(misread(ANSWER_PER_END));
+        }
+        Ok((answer.now, said, None))
     }
 
     async fn end_and_claim(
@@ -80,7 +84,7 @@ impl Asker {
                 writer.number(token.0);
             }
         };
-        let answer = self.ask(&SCRIPTS.turn, Scope::All, now, 6, write).await?;
+        let answer = self.ask(&SCRIPTS.turn, Scope::All, now, write).await?;
         let now = answer.now;
         let (said, claimed) = read_turn(answer, ends.len()).map_err(misread)?;
         Ok((now, said, Some(claimed)))
@@ -109,21 +113,21 @@ fn lease_of(end: &Command) -> &LeaseRef {
 }
 
 fn write_ends(writer: &mut Writer, ends: &[Command], sources: &[SourceName]) {
-    writer.list(ends.len());
+    writer.number(ends.len() as u64);
     for end in ends {
         write_end(writer, end, sources);
     }
 }
 
+/// An end: as many values whatever its kind, so that they stand side by side. What a kind has no use for is none.
 fn write_end(writer: &mut Writer, end: &Command, sources: &[SourceName]) {
-    let (kind, values) = match end {
-        Command::Complete { .. } => (0, 4),
-        Command::Retry { .. } => (1, 2),
-        Command::Fail { .. } => (2, 3),
-        _ => (3, 1),
-    };
     let lease = lease_of(end);
-    writer.list(4 + values).number(kind);
+    writer.number(match end {
+        Command::Complete { .. } => 0,
+        Command::Retry { .. } => 1,
+        Command::Fail { .. } => 2,
+        _ => 3,
+    });
     if is_among(&lease.key, sources) {
         write_key(writer, &lease.key, sources);
     } else {
@@ -140,7 +144,7 @@ fn write_end(writer: &mut Writer, end: &Command, sources: &[SourceName]) {
                 .flag(matches!(commit.outcome, CommitOutcome::Synced { .. }));
         }
         Command::Retry { at, error, .. } => {
-            writer.time(*at).text(error);
+            writer.time(*at).text(error).none().none();
         }
         Command::Fail {
             error,
@@ -149,21 +153,17 @@ fn write_end(writer: &mut Writer, end: &Command, sources: &[SourceName]) {
             ..
         } => {
             writer.text(error).maybe_time(*next_due_at);
-            writer.number(super::admin::park_number(*park));
+            writer.number(super::admin::park_number(*park)).none();
         }
         Command::Release { at, .. } => {
-            writer.maybe_time(*at);
+            writer.maybe_time(*at).none().none().none();
         }
         other => panic!("no end of an attempt: {other:?}"),
     }
 }
 
-fn read_said(said: Value, ends: usize) -> Result<Vec<Reply>, Unreadable> {
-    let said = said.list()?;
-    if said.len() != ends {
-        return Err(Unreadable("an answer for each end was expected"));
-    }
-    let replies = said.into_iter().map(|one| {
+fn read_said(said: &[Value]) -> Result<Vec<Reply>, Unreadable> {
+    let replies = said.iter().map(|one| {
         Ok(match one.number::<u8>()? {
             0 => Reply::Done,
             1 => Reply::AlreadyDone,
@@ -175,24 +175,32 @@ fn read_said(said: Value, ends: usize) -> Result<Vec<Reply>, Unreadable> {
     replies.collect()
 }
 
+/// Three facts of the claim, what is said to each end, and the leases, one after another.
 fn read_turn(answer: Answer, ends: usize) -> Result<(Vec<Reply>, Reply), Unreadable> {
-    let sources = answer.sources.clone();
-    let [leases, recovered, buried, next_at, said] = answer.fields()?;
-    let leases = leases.list()?.into_iter();
+    let sources = answer.sources;
+    let [recovered, buried, next_at, rest @ ..] = answer.rest.as_slice() else {
+        return Err(Unreadable("an answer is too short"));
+    };
+    let (said, leases) = rest.split_at_checked(ends).ok_or(ANSWER_PER_END)?;
+    let (leases, more) = leases.as_chunks::<LEASE_VALUES>();
+    if !more.is_empty() {
+        return Err(Unreadable("a lease is cut off"));
+    }
     let claimed = Reply::Claimed {
         leases: leases
+            .iter()
             .map(|lease| read_lease(lease, &sources))
             .collect::<Result<_, _>>()?,
         recovered: recovered.number()?,
         buried: buried.number()?,
         next_at: next_at.maybe_time()?,
     };
-    Ok((read_said(said, ends)?, claimed))
+    Ok((read_said(said)?, claimed))
 }
 
-fn read_lease(lease: Value, sources: &[SourceName]) -> Result<Lease, Unreadable> {
-    let [block, name, token, expires_at, attempt, nominal_at, cursor] = lease.fields()?;
-    let key = read_key(&block, name, sources)?;
+fn read_lease(lease: &[Value; LEASE_VALUES], sources: &[SourceName]) -> Result<Lease, Unreadable> {
+    let [block, name, token, expires_at, attempt, nominal_at, cursor] = lease;
+    let key = read_key(block, name.clone(), sources)?;
     Ok(Lease {
         requests: u32::from(matches!(key, JobKey::Sync { .. })),
         lease: LeaseRef {
@@ -202,6 +210,6 @@ fn read_lease(lease: Value, sources: &[SourceName]) -> Result<Lease, Unreadable>
         expires_at: expires_at.time()?,
         attempt: attempt.number()?,
         nominal_at: nominal_at.maybe_time()?,
-        cursor: cursor.maybe(Value::text)?,
+        cursor: cursor.clone().maybe(Value::text)?,
     })
 }

@@ -1,8 +1,10 @@
 //! What goes between this process and a script: MessagePack, which Redis' Lua reads and writes natively.
 //!
-//! A script gets one list of arguments and gives one list back, so that a thousand jobs cost one argument and not four
-//! thousand. `false` stands for "none", because a list of Lua cannot hold a hole. Numbers are exact up to 2^53 (Lua knows
-//! only doubles). Texts are bytes: what Redis says is checked where it is read.
+//! A script gets its arguments in one text and gives one back, so that a thousand jobs cost one argument and not four
+//! thousand. In both, values stand one after another: a list around them, or around a few of them, would be a table of
+//! Lua that grows value by value, which costs more than the values. `false` stands for "none", because a list of Lua
+//! cannot hold a hole. Numbers are exact up to 2^53 (Lua knows only doubles). Texts are bytes: what Redis says is checked
+//! where it is read.
 
 use kalends_core::time::Timestamp;
 use rmp::Marker;
@@ -83,16 +85,16 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// Reads one value, which must be all there is.
+    /// Reads all values that there are.
     ///
     /// # Errors
-    /// If the bytes are not one value.
-    pub(super) fn read(mut bytes: &[u8]) -> Result<Value, Unreadable> {
-        let value = read_value(&mut bytes, DEPTH_MAX)?;
-        if bytes.is_empty() {
-            return Ok(value);
+    /// If the bytes are not whole values.
+    pub(super) fn read_all(mut bytes: &[u8]) -> Result<Vec<Value>, Unreadable> {
+        let mut values = Vec::new();
+        while !bytes.is_empty() {
+            values.push(read_value(&mut bytes, DEPTH_MAX)?);
         }
-        Err(Unreadable("more than one value"))
+        Ok(values)
     }
 
     pub(super) fn list(self) -> Result<Vec<Value>, Unreadable> {
@@ -217,11 +219,11 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut writer = Writer::default();
-        writer.list(7).text("ada").maybe_text(None).number(1 << 52);
+        writer.text("ada").maybe_text(None).number(1 << 52);
         writer.time(Timestamp::from_ms(-5)).maybe_time(None);
         writer.flag(true).list(0);
         let [name, none, number, time, no_time, yes, empty] =
-            Value::read(writer.bytes()).unwrap().fields().unwrap();
+            <[Value; 7]>::try_from(Value::read_all(writer.bytes()).unwrap()).unwrap();
         assert_eq!(name.text().unwrap(), "ada");
         assert_eq!(none, Value::None);
         assert_eq!(number.number::<u64>(), Ok(1 << 52));
@@ -234,7 +236,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Value::read(&bytes);
+            let _ = Value::read_all(&bytes);
         }
     }
 }

@@ -7,13 +7,13 @@ make_flows()
 local _, block, name, token, progress, requests = unpack(arguments)
 local row = load_one(block, name)
 if not is_live(row, token) then
-    return pack({ now, 'lost' })
+    return pack(now, 'lost')
 end
 local at_source = block > 0 and block or block_of_schedule(name)
 local settings = source(at_source)
 for _, count in ipairs({ settings[PROJECT_COUNT] or huge, settings[USER_COUNT] or huge }) do
     if requests > count then
-        return pack({ now, 'too_large', count })
+        return pack(now, 'too_large', count)
     end
 end
 if progress and call('HGET', key(block, CURSORS), name) ~= progress then
@@ -22,7 +22,7 @@ if progress and call('HGET', key(block, CURSORS), name) ~= progress then
         row[STALLS] = 0
     end
     set_cursor(block, name, progress)
-    touch(block, name, row)
+    touch(row)
 end
 
 -- Records the requests, or says until when all of them have to wait.

@@ -4,31 +4,45 @@
 local EXPIRE_BATCH_MAX, CLAIM_BATCH_MAX, HELD_BATCH_MAX, ASKED_DROPPED_MAX = 100, 100, 100, 100
 -- Leases that are looked through, when a worker does not know all it holds, at the most.
 local LEASES_SCAN_MAX = 10000
+-- What is told of a lease; the last of it is its cursor, which is read at the end.
+local LEASE_VALUES = 7
 
-local _, _, worker, slots, fan_out_slots, lease_ms, held = unpack(arguments)
+local worker, slots, fan_out_slots = arguments[ends_end + 1], arguments[ends_end + 2], arguments[ends_end + 3]
+local lease_ms, held = arguments[ends_end + 4], arguments[ends_end + 5]
 slots, fan_out_slots = min(slots, CLAIM_BATCH_MAX), min(fan_out_slots, CLAIM_BATCH_MAX)
-local leases = {}
+-- The answer: what was said to the ends, then the leases.
+local told, leases_begin = said, #said
 
--- The jobs behind members of the set of leases, with their rows, in the same order.
+if any_waits_again then
+    -- What is claimed is looked for in the indexes: they must have what just came back. Else all is written at the end.
+    flush()
+end
+
+-- The jobs behind members of the set of leases: blocks and names in the same order. Their rows are read.
 local function jobs_behind(members)
-    local block_of, jobs = { [''] = 0 }, {}
+    local block_of, blocks, names, names_of = { [''] = 0 }, {}, {}, {}
     for block = 1, #source_names do
         block_of[source_names[block]] = block
     end
     for i = 1, #members do
         local split = string.find(members[i], '\0', 1, true)
-        jobs[i] = { block_of[string.sub(members[i], 1, split - 1)], string.sub(members[i], split + 1) }
+        local block, name = block_of[string.sub(members[i], 1, split - 1)], string.sub(members[i], split + 1)
+        blocks[i] = block
+        names[i] = name
+        names_of[block] = and_name(names_of[block], name)
     end
-    load_all(jobs, 1, 2)
-    return jobs
+    for block, of_block in pairs(names_of) do
+        load(block, of_block)
+    end
+    return blocks, names
 end
 
 local recovered, buried = 0, 0
 local expired = call('ZRANGEBYSCORE', LEASES, '-inf', text(now), 'LIMIT', '0', text(EXPIRE_BATCH_MAX))
 if expired[1] then
-    for _, job in ipairs(jobs_behind(expired)) do
-        local block, name = job[1], job[2]
-        if stall(block, name, rows[block][name]) then
+    local blocks, names = jobs_behind(expired)
+    for i = 1, #names do
+        if stall(blocks[i], names[i], rows[blocks[i]][names[i]]) then
             buried = buried + 1
         else
             recovered = recovered + 1
@@ -70,64 +84,82 @@ for block = 1, #source_names do
 end
 
 local function give(block, name, row)
-    leases[#leases + 1] = {
-        block, name, row[TOKEN], row[EXPIRES], (row[ATTEMPTS] or 0) + 1, row[NOMINAL] or false, false,
-    }
+    local last = #told
+    told[last + 1] = block
+    told[last + 2] = name
+    told[last + 3] = row[TOKEN]
+    told[last + 4] = row[EXPIRES]
+    told[last + 5] = (row[ATTEMPTS] or 0) + 1
+    told[last + 6] = row[NOMINAL] or false
+    told[last + LEASE_VALUES] = false
 end
 
-local tokens = tokens_of(worker).list
+-- Gives a worker what it holds and does not know of: the answer to the claim that gave it was lost.
+local function give_again(knows)
+    local again = {}
+    local blocks, names = jobs_behind(call('ZRANGE', LEASES, 0, LEASES_SCAN_MAX - 1))
+    for i = 1, #names do
+        local row = rows[blocks[i]][names[i]]
+        if row[WORKER] == worker and row[EXPIRES] > now and not knows[row[TOKEN]] then
+            again[#again + 1] = { row[TOKEN], blocks[i], names[i], row }
+        end
+    end
+    table.sort(again, function(left, right) return left[1] < right[1] end)
+    for i = 1, #again do
+        local _, block, name, row = unpack(again[i])
+        local free = block == 0 and fan_out_slots or slots
+        if free > 0 then
+            if block == 0 then
+                fan_out_slots = fan_out_slots - 1
+            else
+                slots = slots - 1
+            end
+            row[LEASE_MS], row[EXPIRES] = lease_ms, now + lease_ms
+            touch(row)
+            give(block, name, row)
+        end
+    end
+end
+
+local tokens = tokens_of(worker)
 if tokens[1] then
-    local knows = {}
+    -- What ended just now is not forgotten by the worker, it is done.
+    local knows, is_any_unknown = {}, false
     for i = 1, #held do
         knows[held[i]] = true
     end
-    local unknown = false
-    for i = 1, #tokens do
-        unknown = unknown or not knows[tokens[i]]
+    for i = 1, #ended do
+        knows[ended[i]] = true
     end
-    if unknown then
-        local again = {}
-        for _, job in ipairs(jobs_behind(call('ZRANGE', LEASES, 0, LEASES_SCAN_MAX - 1))) do
-            local row = rows[job[1]][job[2]]
-            if row[WORKER] == worker and row[EXPIRES] > now and not knows[row[TOKEN]] then
-                again[#again + 1] = { row[TOKEN], job[1], job[2], row }
-            end
-        end
-        table.sort(again, function(left, right) return left[1] < right[1] end)
-        for i = 1, #again do
-            local _, block, name, row = unpack(again[i])
-            local free = block == 0 and fan_out_slots or slots
-            if free > 0 then
-                if block == 0 then
-                    fan_out_slots = fan_out_slots - 1
-                else
-                    slots = slots - 1
-                end
-                row[LEASE_MS], row[EXPIRES] = lease_ms, now + lease_ms
-                touch(block, name, row)
-                give(block, name, row)
-            end
-        end
+    for i = 1, #tokens do
+        is_any_unknown = is_any_unknown or not knows[tokens[i]]
+    end
+    if is_any_unknown then
+        give_again(knows)
     end
 end
 
 local function start(block, name, row)
-    meta[LAST_TOKEN] = max(now * 1000, meta[LAST_TOKEN] + 1)
+    local token, expires = max(now * 1000, meta[LAST_TOKEN] + 1), now + lease_ms
+    meta[LAST_TOKEN] = token
     widen(row)
-    row[HELD_UNTIL], row[BACKING_OFF] = false, false
+    row[BACKING_OFF] = false
+    row[HELD_UNTIL] = false
     row[WORKER] = worker
-    row[TOKEN] = meta[LAST_TOKEN]
-    row[EXPIRES] = now + lease_ms
+    row[TOKEN] = token
+    row[EXPIRES] = expires
     row[LEASE_MS] = lease_ms
-    touch(block, name, row)
+    touch(row)
     give(block, name, row)
 end
 
 if fan_out_slots > 0 then
-    local names = call('ZRANGEBYSCORE', key(0, LANE), '-inf', text(now), 'LIMIT', '0', fan_out_slots)
-    local known = load(0, names)
-    for i = 1, #names do
-        start(0, names[i], known[names[i]])
+    local names = call('ZRANGEBYSCORE', key(0, LANE), '-inf', text(now), 'LIMIT', '0', text(fan_out_slots))
+    if names[1] then
+        local known = load(0, names)
+        for i = 1, #names do
+            start(0, names[i], known[names[i]])
+        end
     end
 end
 
@@ -142,23 +174,25 @@ local function start_syncs(block)
         make_flows()
         free = room(block)
     end
-    local skip_now, skip = 0, 0
-    while slots > 0 and free > 0 and put_aside < HELD_BATCH_MAX do
+    local skip_now, skip, is_more_there = 0, 0, true
+    while is_more_there and slots > 0 and free > 0 and put_aside < HELD_BATCH_MAX do
         local wanted = min(slots, free)
-        local names = call('ZRANGEBYSCORE', key(block, LANE_NOW), '-inf', text(now), 'LIMIT', skip_now, wanted)
+        local names = call('ZRANGEBYSCORE', key(block, LANE_NOW), '-inf', text(now), 'LIMIT', text(skip_now), text(wanted))
         skip_now = skip_now + #names
         if #names < wanted then
-            local more = call('ZRANGEBYSCORE', key(block, LANE), '-inf', text(now), 'LIMIT', skip, wanted - #names)
+            local more = call('ZRANGEBYSCORE', key(block, LANE), '-inf', text(now), 'LIMIT', text(skip), text(wanted - #names))
             skip = skip + #more
-            for i = 1, #more do
-                names[#names + 1] = more[i]
+            if not names[1] then
+                names = more
+            else
+                for i = 1, #more do
+                    names[#names + 1] = more[i]
+                end
             end
         end
-        if not names[1] then
-            break
-        end
+        is_more_there = #names == wanted
         local known = load(block, names)
-        if settings[USER_COUNT] then
+        if settings[USER_COUNT] and names[1] then
             load_asked(block, names)
         end
         for i = 1, #names do
@@ -169,7 +203,7 @@ local function start_syncs(block)
                 if put_aside < HELD_BATCH_MAX then
                     widen(row)
                     row[HELD_UNTIL] = opens
-                    touch(block, name, row)
+                    touch(row)
                     put_aside = put_aside + 1
                 end
             elseif put_aside < HELD_BATCH_MAX then
@@ -199,18 +233,17 @@ flush_sources()
 flush_history()
 
 -- What the job knows goes along: the user's cursor, or the fan-out's progress.
-local wanted = {}
-for i = 1, #leases do
-    local block = leases[i][1]
-    wanted[block] = wanted[block] or {}
-    wanted[block][#wanted[block] + 1] = leases[i][2]
+local wanted
+for at = leases_begin + 1, #told, LEASE_VALUES do
+    wanted = wanted or {}
+    wanted[told[at]] = and_name(wanted[told[at]], told[at + 1])
 end
-for block, names in pairs(wanted) do
-    local texts, next_text = call('HMGET', key(block, CURSORS), unpack(names)), 1
-    for i = 1, #leases do
-        if leases[i][1] == block then
-            leases[i][7] = texts[next_text]
-            next_text = next_text + 1
+for block, names in pairs(wanted or {}) do
+    local known, next_known = call('HMGET', key(block, CURSORS), unpack(names)), 1
+    for at = leases_begin + 1, #told, LEASE_VALUES do
+        if told[at] == block then
+            told[at + LEASE_VALUES - 1] = known[next_known]
+            next_known = next_known + 1
         end
     end
 end
@@ -220,19 +253,27 @@ local function head(set)
     return first[2] and tonumber(first[2]) or huge
 end
 
-local next_at = min(head(LEASES), head(key(0, LANE)))
+-- When the next claim can find something. What can be had at once is not looked for twice.
+local next_at = huge
 for block = 1, #source_names do
     local settings = source(block)
-    local ready_at = not settings[PAUSED] and min(head(key(block, LANE)), head(key(block, LANE_NOW))) or huge
-    if ready_at < huge then
-        local opens = settings[CLOSED_UNTIL] or now
-        if not is_free(block) then
-            make_flows()
-            opens = max(opens, source_opens_at(block))
+    if not settings[PAUSED] and next_at > now then
+        local ready_at, opens = head(key(block, LANE)), settings[CLOSED_UNTIL] or now
+        if ready_at > now then
+            ready_at = min(ready_at, head(key(block, LANE_NOW)))
         end
-        next_at = min(next_at, max(ready_at, opens))
+        if ready_at < huge then
+            if not is_free(block) then
+                make_flows()
+                opens = max(opens, source_opens_at(block))
+            end
+            next_at = min(next_at, max(ready_at, opens))
+        end
     end
+end
+if next_at > now then
+    next_at = min(next_at, head(LEASES), head(key(0, LANE)))
 end
 -- The one who claims knows when to come again; the others are called only if there is work for them now.
 calls_others = calls_others and next_at <= now
-return answer('ok', leases, recovered, buried, next_at < huge and max(next_at, now) or false, said)
+return answer('ok', recovered, buried, next_at < huge and max(next_at, now) or false, unpack(told))

@@ -4,7 +4,7 @@ local NEEDS_REAUTH, OPERATOR = 1, 2
 
 local _, names, grants, due_at, force = unpack(arguments)
 if not source(1) then
-    return pack({ now, 'unknown' })
+    return pack(now, 'unknown')
 end
 local known, unparked = load(1, names), {}
 for i = 1, #names do
@@ -24,7 +24,7 @@ for i = 1, #names do
                 row[PARKED], row[DUE_AT] = 0, due_at
                 unparked[#unparked + 1] = i - 1
             end
-            touch(1, names[i], row)
+            touch(row)
         end
     end
 end

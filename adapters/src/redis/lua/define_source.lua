@@ -6,7 +6,7 @@ local _, settings, defined = unpack(arguments)
 local row = source(1)
 if not row then
     if call('HLEN', SOURCES) >= SOURCES_MAX then
-        return pack({ now, 'full' })
+        return pack(now, 'full')
     end
     settings[DEFINED] = defined
     settings[PAUSED], settings[CLOSED_UNTIL], settings[CLOSED_WHY], settings[LIMITED_IN_A_ROW] = false, false, false, 0
@@ -17,12 +17,12 @@ if not row then
     return answer('ok')
 end
 if row[DEFINED] == defined then
-    return pack({ now, 'ok' })
+    return pack(now, 'ok')
 end
 local other_limit = row[USER_COUNT] ~= settings[USER_COUNT] or row[USER_MS] ~= settings[USER_MS]
 if other_limit and call('ZCARD', key(1, HELD)) > 0 then
     -- Jobs that wait for their user's requests are looked at again first.
-    return pack({ now, 'look_again' })
+    return pack(now, 'look_again')
 end
 for field = JOBS_COUNT, STALLS_MAX do
     row[field] = settings[field]

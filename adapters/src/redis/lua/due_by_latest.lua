@@ -7,7 +7,7 @@ local names = call('ZRANGEBYSCORE', key(1, DUE), '(' .. string.format('%.0f', la
 local known = load(1, names)
 for i = 1, #names do
     known[names[i]][DUE_AT] = latest
-    touch(1, names[i], known[names[i]])
+    touch(known[names[i]])
 end
 flush()
 return answer('ok', #names == PAGE)

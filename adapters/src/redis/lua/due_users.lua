@@ -34,4 +34,4 @@ local users = last >= from and call('ZRANGE', due, from, last, 'WITHSCORES') or 
 for i = 2, #users, 2 do
     users[i] = tonumber(users[i])
 end
-return pack({ now, 'ok', users, not after_at and total })
+return pack(now, 'ok', users, not after_at and total)

@@ -1,1 +1,5 @@
-return answer('ok', said)
+-- What ended, without a claim after it.
+flush()
+flush_history()
+flush_sources()
+return answer('ok', unpack(said))

@@ -189,22 +189,24 @@ local function make_flows()
 
     function flush_asked()
         for block, names in pairs(asked_touched) do
-            local set, until_set, gone = {}, {}, {}
+            local set, until_set, gone
             for name in pairs(names) do
                 local window = asked[block][name]
                 if window then
-                    set[#set + 1] = name
-                    set[#set + 1] = pack(window)
-                    until_set[#until_set + 1] = window[1]
-                    until_set[#until_set + 1] = name
+                    set = with(set, name, pack(window))
+                    until_set = with(until_set, text(window[1]), name)
                 else
-                    gone[#gone + 1] = name
+                    gone = and_name(gone, name)
                 end
             end
-            call_with('HSET', key(block, ASKED), set)
-            call_with('ZADD', key(block, ASKED_UNTIL), until_set)
-            call_with('HDEL', key(block, ASKED), gone)
-            call_with('ZREM', key(block, ASKED_UNTIL), gone)
+            if set then
+                call('HSET', key(block, ASKED), unpack(set))
+                call('ZADD', key(block, ASKED_UNTIL), unpack(until_set))
+            end
+            if gone then
+                call('HDEL', key(block, ASKED), unpack(gone))
+                call('ZREM', key(block, ASKED_UNTIL), unpack(gone))
+            end
         end
         asked_touched = {}
     end

@@ -15,7 +15,7 @@ for i = 1, #names do
     local row = rows[blocks[i]][names[i]]
     if is_live(row, tokens[i]) then
         row[LEASE_MS], row[EXPIRES] = lease_ms, now + lease_ms
-        touch(blocks[i], names[i], row)
+        touch(row)
     else
         lost[#lost + 1] = tokens[i]
     end

@@ -11,17 +11,16 @@ local function number_of_finished(total)
     return meta[LAST_NUMBER]
 end
 
-local function file_completed(block, name, priority, attempt, nominal, outcome)
-    local number = number_of_finished(COMPLETED_TOTAL)
-    local list = completed_rows[block] or {}
-    completed_rows[block] = list
-    list[#list + 1] = pack({ number, name, now, priority, attempt, nominal, outcome })
+local function file_completed(block, name, row, outcome)
+    local number, attempt = number_of_finished(COMPLETED_TOTAL), (row[ATTEMPTS] or 0) + 1
+    local filed = pack(number, name, now, row[PRIORITY], attempt, row[NOMINAL] or false, outcome)
+    completed_rows[block] = and_name(completed_rows[block], filed)
 end
 
 local function file_failed(block, name, row, attempt, why)
     local number = number_of_finished(FAILED_TOTAL)
     local keep = block == 0 and FAN_OUTS_KEEP_FAILED or source(block)[KEEP_FAILED]
-    local letter = pack({ number, name, now, row[PRIORITY], attempt, row[NOMINAL] or false, why })
+    local letter = pack(number, name, now, row[PRIORITY], attempt, row[NOMINAL] or false, why)
     call('ZADD', key(block, FAILED), number, letter)
     call('ZREMRANGEBYRANK', key(block, FAILED), 0, -(keep + 1))
 end
@@ -31,7 +30,7 @@ local function flush_history()
         local keep = block == 0 and FAN_OUTS_KEEP_COMPLETED or source(block)[KEEP_COMPLETED]
         if keep > 0 then
             call('LPUSH', key(block, COMPLETED), unpack(list))
-            call('LTRIM', key(block, COMPLETED), '0', keep - 1)
+            call('LTRIM', key(block, COMPLETED), '0', text(keep - 1))
         end
     end
     completed_rows = {}

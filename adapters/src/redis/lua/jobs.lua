@@ -47,7 +47,7 @@ local function take_finished(block)
     end
     take(call(count, set), function(from, to)
         for _, raw in ipairs(call(read, set, from, to)) do
-            local number, name, at, priority, attempt, _, ending = unpack(decode(raw))
+            local number, name, at, priority, attempt, _, ending = decode(raw)
             local outcome = state == COMPLETED_STATE and ending
             local why = state ~= COMPLETED_STATE and ending
             found[#found + 1] = { block, name, number, at, priority, attempt, false, outcome, why }
@@ -80,4 +80,4 @@ else
     end
     take_finished(0)
 end
-return pack({ now, 'ok', found })
+return pack(now, 'ok', found)

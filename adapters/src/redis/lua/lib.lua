@@ -1,9 +1,13 @@
 -- Every script begins with this: the clock, the names of the keys, what the queue remembers of itself, the answer.
 --
 -- KEYS: the common keys, the five of the fan-outs (block 0), then thirteen for each source (block 1, 2, ...).
--- ARGV: the time in milliseconds (empty: the server's), and the arguments as one MessagePack list, the first of which
--- names the sources in the order of their blocks.
--- The answer is a MessagePack list: the time, then what the script has to say. `false` stands for "none".
+-- ARGV: the time in milliseconds (empty: the server's), and the arguments as MessagePack values one after another, the
+-- first of which names the sources in the order of their blocks.
+-- The answer is MessagePack values, too: the time, then what the script has to say. `false` stands for "none".
+--
+-- What is short-lived is dear here: a function that is made while the script runs costs as much as ten lines that run, a
+-- table that grows value by value as much as its values. So what is seldom needed is made when it is needed (`make_...`),
+-- lists are made whole (`{ decode(text) }`) where that can be, and what is stored is values side by side, not a list.
 
 local call, pack, decode = redis.call, cmsgpack.pack, cmsgpack.unpack
 local max, min, floor, huge = math.max, math.min, math.floor, math.huge
@@ -13,7 +17,7 @@ if not now then
     local time = call('TIME')
     now = time[1] * 1000 + floor(time[2] / 1000)
 end
-local arguments = decode(ARGV[2])
+local arguments = { decode(ARGV[2]) }
 local source_names = arguments[1]
 
 local META, SOURCES, SCHEDULES, LEASES, WORKERS, NEVER_SYNCED, WAKE =
@@ -48,17 +52,17 @@ end
 -- What the queue remembers of itself.
 local LAST_TOKEN, LAST_NUMBER, COMPLETED_TOTAL, FAILED_TOTAL, CHANGED_AT, MENDING = 1, 2, 3, 4, 5, 6
 local meta = call('GET', META)
-meta = meta and decode(meta) or { 0, 0, 0, 0, 0, false }
+meta = meta and { decode(meta) } or { 0, 0, 0, 0, 0, false }
 local changed = false
 local calls_others = false
 
 local function answer(...)
     if changed then
         meta[CHANGED_AT] = max(meta[CHANGED_AT], now)
-        call('SET', META, pack(meta))
+        call('SET', META, pack(unpack(meta)))
     end
     if calls_others then
         call('PUBLISH', WAKE, '')
     end
-    return pack({ now, ... })
+    return pack(now, ...)
 end

@@ -7,7 +7,7 @@ local _, block, name, token, whole_source, retry_after_ms, jitter_ms, reason = u
 local row = load_one(block, name)
 local live = is_live(row, token)
 if not live and row and row[FINISHED] == token then
-    return pack({ now, 'already' })
+    return pack(now, 'already')
 end
 
 -- Requests that were under way together hear "slow down" together: the pause does not double for that.
@@ -40,15 +40,16 @@ elseif row then
     row[STREAK] = grown(row[STREAK], row[GATE])
     closed_until = pause_until(row[STREAK], row[GATE])
     row[GATE] = closed_until
-    touch(block, name, row)
+    touch(row)
 end
 if live then
     row[FINISHED] = token
+    make_wishes()
     take_again(row)
     -- Also when it is the source that waits: the others then go first.
     row[RUN_AT] = closed_until
     row[BACKING_OFF] = not whole_source
-    touch(block, name, row)
+    touch(row)
 end
 flush()
 flush_sources()

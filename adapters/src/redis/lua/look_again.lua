@@ -6,7 +6,7 @@ local names = call('ZRANGE', key(1, HELD), 0, PAGE - 1)
 local known = load(1, names)
 for i = 1, #names do
     known[names[i]][HELD_UNTIL] = false
-    touch(1, names[i], known[names[i]])
+    touch(known[names[i]])
 end
 flush()
 return answer('ok', #names == PAGE)

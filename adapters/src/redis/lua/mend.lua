@@ -8,7 +8,7 @@ make_flows()
 local mending = meta[MENDING]
 if not mending then
     if meta[CHANGED_AT] - now <= WOBBLE_MS then
-        return pack({ now, 'done' })
+        return pack(now, 'done')
     end
     mending = { now, meta[CHANGED_AT] - now, 0, false }
 end
@@ -44,7 +44,7 @@ local function mend_row(of, name, row)
             row[GATE] = min(row[GATE], now + GATE_MS_MAX)
         end
     end
-    touch(of, name, row)
+    touch(row)
 end
 
 local function mend_source(of)
@@ -116,5 +116,5 @@ meta[MENDING] = not done and mending
 if done then
     meta[CHANGED_AT] = now
 end
-call('SET', META, pack(meta))
-return pack({ real_now, done and 'done' or 'more' })
+call('SET', META, pack(unpack(meta)))
+return pack(real_now, done and 'done' or 'more')

@@ -23,7 +23,7 @@ for block = 1, #source_names do
             calls_others = true
         end
     elseif not row then
-        return pack({ now, 'unknown' })
+        return pack(now, 'unknown')
     end
 end
 flush_sources()

@@ -5,7 +5,7 @@ local row = load_one(block, name)
 local waits = row and row[RUN_AT] and not row[WORKER]
 if waits then
     drop_job(block, name, row)
-    touch(block, name, row)
+    touch(row)
 end
 flush()
 return answer('ok', waits and 1 or 0)

@@ -6,9 +6,10 @@ local PAGE = 100
 
 local _, number, place, after, most = unpack(arguments)
 local count, looked = 0, 0
+make_wishes()
 
 local function again(block, raw)
-    local _, name, _, _, _, nominal = unpack(decode(raw))
+    local _, name, _, _, _, nominal = decode(raw)
     local row
     if block == 0 then
         row = call('HEXISTS', SCHEDULES, name) == 1 and fan_out_row(name)
@@ -19,7 +20,7 @@ local function again(block, raw)
     if row then
         call('ZREM', key(block, FAILED), raw)
         want(row, now, 0, nominal, true)
-        touch(block, name, row)
+        touch(row)
         count = count + 1
     end
 end

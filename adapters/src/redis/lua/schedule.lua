@@ -1,3 +1,3 @@
 -- Reads one schedule, and whether its source is known.
 
-return pack({ now, 'ok', call('HEXISTS', SOURCES, source_names[1]) == 1, schedule(arguments[2]) })
+return pack(now, 'ok', call('HEXISTS', SOURCES, source_names[1]) == 1, schedule(arguments[2]))

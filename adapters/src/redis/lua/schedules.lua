@@ -4,4 +4,4 @@ local all = call('HGETALL', SCHEDULES)
 for i = 2, #all, 2 do
     all[i] = decode(all[i])
 end
-return pack({ now, 'ok', all })
+return pack(now, 'ok', all)

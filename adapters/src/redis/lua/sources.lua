@@ -13,7 +13,7 @@ local function source(block)
     local known = sources[block]
     if known == nil then
         local raw = call('HGET', SOURCES, source_names[block])
-        known = raw and decode(raw) or false
+        known = raw and { decode(raw) } or false
         sources[block] = known
     end
     return known
@@ -24,15 +24,9 @@ local function touch_source(block)
     changed = true
 end
 
-local function start_ramp(block, since)
-    local row = source(block)
-    row[RAMP_SINCE], row[RAMP_STARTS] = since, 0
-    touch_source(block)
-end
-
 local function flush_sources()
     for block in pairs(sources_touched) do
-        call('HSET', SOURCES, source_names[block], pack(sources[block]))
+        call('HSET', SOURCES, source_names[block], pack(unpack(sources[block])))
     end
     sources_touched = {}
 end

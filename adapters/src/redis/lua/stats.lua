@@ -33,4 +33,4 @@ local workers = call('HGETALL', WORKERS)
 for i = 2, #workers, 2 do
     workers[i] = #decode(workers[i])
 end
-return pack({ now, 'ok', counts, by_source, workers })
+return pack(now, 'ok', counts, by_source, workers)

@@ -23,4 +23,4 @@ if names[1] then
         end
     end
 end
-return pack({ now, 'ok', found })
+return pack(now, 'ok', found)
