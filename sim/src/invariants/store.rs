@@ -41,6 +41,8 @@ pub struct StoreLedger {
     fresh_from: Timestamp,
     /// The store's clock stepped back: the next command settles what that means.
     clock_was_wrong: bool,
+    /// Jobs that were active when jobs were changed in ways that only the queue knows: it may have a wish for one more.
+    unsure: Vec<bool>,
     /// The grant by which each user is connected.
     grants: Vec<Option<u64>>,
     /// What the last observed command did, for marks and reports.
@@ -82,6 +84,7 @@ impl StoreLedger {
             fresh: 0,
             fresh_from: Timestamp::MAX,
             clock_was_wrong: false,
+            unsure: vec![false; jobs],
             grants: vec![None; users],
             last: Effects::default(),
             promises: Promises::new(jobs, backoff),
@@ -156,7 +159,7 @@ impl StoreLedger {
                 Ok(())
             }
             (Seen::End(lease, kind), Reply::Done | Reply::GateClosed { .. }) => {
-                self.ended(now, lease, kind, reply)
+                self.ended(now, lease, kind, reply, queue)
             }
             (
                 Seen::End(lease, EndKind::Limited(scope)),
@@ -307,6 +310,7 @@ impl StoreLedger {
         lease: LeaseNumber,
         kind: EndKind,
         reply: &Reply,
+        queue: &Queue,
     ) -> Verdict {
         let verdict = self.leases.ended(now, lease);
         let job = lease.job;
@@ -319,7 +323,10 @@ impl StoreLedger {
         {
             self.jobs.parked(job, true);
         }
-        let outstanding = self.waits.ended(job, kind, gate_until);
+        let mut outstanding = self.waits.ended(job, kind, gate_until);
+        if std::mem::take(&mut self.unsure[job]) {
+            outstanding = queue.is_outstanding(&self.key(job));
+        }
         self.attempts.ended(job, kind);
         self.jobs.note(job, outstanding);
         if kind == (EndKind::Completed { synced: true }) && job < self.users {
@@ -427,6 +434,7 @@ impl StoreLedger {
                 }
             }
         }
+        active.iter().for_each(|(job, _)| self.unsure[*job] = true);
         self.leases.take_over(&active);
         self.waits.forget();
         if let Reply::Schedules { schedules } = queue.apply(now, Command::Schedules) {
