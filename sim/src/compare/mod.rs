@@ -142,12 +142,12 @@ struct Incident {
 
 const INCIDENTS: [Incident; 4] = [
     Incident {
-        what: "each sync fails with 0.5 %, 24 hours",
+        what: "Each sync fails with 0.5 %, 24 hours",
         published_lost: Some(LOST_A_DAY),
         plan: |seed| failing(seed, 24),
     },
     Incident {
-        what: "each sync fails with 0.5 %, 7 days",
+        what: "Each sync fails with 0.5 %, 7 days",
         published_lost: Some(LOST_SEVEN_DAYS),
         plan: |seed| failing(seed, 7 * 24),
     },

@@ -6,7 +6,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`watch`] | the onlooker that counts requests and ages |
+//! | [`mod@watch`] | the onlooker that counts requests and ages |
 //! | [`plot`] | numbers into SVG |
 //! | [`page`] | facts into HTML; `page.css` is its style, light and dark |
 //! | [`escape`](mod@escape) | text that stays text |

@@ -34,10 +34,10 @@ pub(super) fn herd(facts: &Facts) -> String {
         },
         y: Axis {
             label: "requests a second".to_owned(),
-            min: 0.5,
+            min: 0.3,
             max: 2_000.0,
             scale: Scale::Log,
-            ticks: std::iter::once((0.5, "0".to_owned()))
+            ticks: std::iter::once((0.3, "0".to_owned()))
                 .chain(
                     [1_u32, 10, 100, 1_000]
                         .map(|rate| (f64::from(rate), thousands(u64::from(rate)))),
@@ -113,7 +113,7 @@ fn area(tone: Tone, watch: &Watch) -> Layer {
     let points = rates(watch).into_iter();
     Layer::Range {
         tone,
-        points: points.map(|(minute, rate)| (minute, 0.5, rate)).collect(),
+        points: points.map(|(minute, rate)| (minute, 0.3, rate)).collect(),
     }
 }
 
