@@ -37,8 +37,11 @@ impl World<'_> {
         self.asking.told(self.now, process as usize, pause_ms);
     }
 
-    /// A process asks Google something.
+    /// A process asks Google something. (That it asks on when told to slow down is known of the replaced service.)
     pub(super) fn asks(&mut self, process: u32, user: &UserId) {
+        if self.legacy.is_some() {
+            return;
+        }
         match self.asking.asks(self.now, process as usize, user) {
             Ok(again) => self.marks.mark_if(again, "asks-again-after-pause"),
             Err(violation) => self.broken(violation),
