@@ -371,6 +371,13 @@ impl SyncMachine {
         let cursor = self.current_mut();
         let same_query = cursor.fingerprint == fingerprint;
         match (&cursor.pass, &cursor.sync_token) {
+            // Somebody may have read its first page already and written what is gone by now, under this generation; and
+            // the token of a pass that is read from its first page again says nothing of what was gone before.
+            (Some(pass), _)
+                if same_query && pass.full_generation.is_some() && pass.page_token.is_none() =>
+            {
+                return self.begin_full_pass(now, FullPass::Planned);
+            }
             (Some(pass), _) if same_query => {
                 self.tally.full |= pass.full_generation.is_some();
             }

@@ -628,6 +628,37 @@ fn a_full_pass_that_begins_anew_does_so_under_a_larger_generation() {
     ));
 }
 
+/// Found by the simulator: an event that the first worker wrote, and that was deleted before the second one read the
+/// page again, stood in the graph for good. The sweep spared it, as it bore the generation of the pass, and the pass's
+/// own token, which is younger than the deletion, never mentioned it.
+#[test]
+fn a_full_pass_that_is_read_from_its_first_page_again_sweeps_what_the_first_reading_wrote() {
+    let mut first = machine(Some(&synced()));
+    first.begin(NOW);
+    let step = first.resume(NOW, failed(FailureKind::Gone { malformed: false }));
+    let Step::Checkpoint { progress, .. } = step else {
+        panic!("a full pass asks leave for its first page: {step:?}");
+    };
+    first.resume(NOW, saved());
+    let step = first.resume(NOW, page(vec![event("gone")], done("t2")));
+    let Step::Write(GraphWrite::Apply { generation, .. }) = step else {
+        panic!("the page is written: {step:?}");
+    };
+    // It is in the graph now, and the worker dies before it says so.
+    let user = UserId::new("ada@example.com").unwrap();
+    let settings = SyncSettings::default();
+    let mut second = SyncMachine::new(user, LeaseToken(99), settings, Some(&progress), 1);
+    assert_eq!(query(&second.begin(NOW)).page_token, None);
+    second.resume(NOW, page(vec![event("e1")], done("t3")));
+    let Step::Write(GraphWrite::Sweep {
+        generation: sweeps, ..
+    }) = second.resume(NOW, written())
+    else {
+        panic!("a full pass ends with a sweep");
+    };
+    assert!(sweeps > generation, "{sweeps} spares {generation}");
+}
+
 #[test]
 fn birthdays_are_read_in_full_each_time() {
     let settings = listed(&["x#contacts@group.v.calendar.google.com"]);

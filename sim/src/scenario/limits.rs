@@ -189,7 +189,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             let a_second = u64::from(report.tally.fetches_a_second_peak);
             within("requests in the busiest second", a_second, 1, 25)?;
             nobody_failed(report)?;
-            everybody_synced(report, 1_000, 6)
+            everybody_synced(report, 1_000, 5)
         },
     },
     Scenario {
