@@ -1,7 +1,7 @@
 //! A proxy between a client and a Redis server that breaks what networks break: it cuts a connection in the middle of
 //! a reply (the command was applied, its reply is lost), is slow, goes silent, refuses, or leads elsewhere.
 //!
-//! It reads replies only as far as needed to know where one ends ([`ReplyCounter`]).
+//! It reads replies only as far as needed to know where one ends (`ReplyCounter`).
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
