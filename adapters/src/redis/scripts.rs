@@ -90,7 +90,9 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "checkpoint"
     ),
-    connect: lua!("lib", "guard", "sources", "rows", "flush", "connect"),
+    connect: lua!(
+        "lib", "guard", "sources", "rows", "flush", "wishes", "connect"
+    ),
     define_schedule: lua!(
         "lib",
         "guard",

@@ -15,6 +15,7 @@ for i = 1, #names do
         if another and row[WORKER] then
             -- What the old grant brings about counts for nothing: the job waits again, from its own time.
             local run_at = row[RUN_AT]
+            make_wishes()
             take_again(row)
             row[RUN_AT], row[BACKING_OFF] = run_at, false
         end
