@@ -140,7 +140,7 @@ impl World<'_> {
             }
             (_, Reply::AlreadyFired { .. }) => marks.mark("tick-already-fired"),
             (_, Reply::Enqueued { coalesced, .. }) if *coalesced > 0 => {
-                tally.coalesced += u64::from(*coalesced);
+                tally.coalesced += *coalesced;
                 marks.mark("job-coalesced");
             }
             (Seen::Connect(_), Reply::Enrolled { users, .. }) if !users.is_empty() => {
