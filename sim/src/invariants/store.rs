@@ -422,6 +422,10 @@ impl StoreLedger {
         }
         self.leases.take_over(&active);
         self.waits.forget();
+        // A dead letter that is tried again while its user's job is active makes that run once more.
+        for (job, _) in active {
+            self.waits.runs_again(job, queue.runs_again(&self.key(job)));
+        }
         if let Reply::Schedules { schedules } = queue.apply(now, Command::Schedules) {
             for (name, state) in schedules {
                 self.ticks.take_over(&name, &state);
