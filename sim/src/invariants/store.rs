@@ -464,6 +464,12 @@ impl StoreLedger {
         self.jobs.is_accepted(user)
     }
 
+    /// Whether a user is enrolled.
+    #[must_use]
+    pub fn is_enrolled(&self, user: usize) -> bool {
+        self.jobs.is_enrolled(user)
+    }
+
     /// From now on users are counted whose successful sync began at or after `from` (true time).
     pub fn count_fresh_from(&mut self, from: Timestamp) {
         self.fresh_from = from;

@@ -25,7 +25,7 @@ mod store;
 pub mod trace;
 mod weather;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kalends_core::id::{ScheduleName, UserId};
@@ -149,6 +149,8 @@ struct World<'a> {
     /// What operators want and the store did not take yet.
     operators: VecDeque<Command>,
     active: Vec<bool>,
+    /// Users of whom something was set aside until then, since when nobody has been synced.
+    set_aside_before: BTreeMap<u32, Timestamp>,
     weather: Weather,
     /// The last fault ended, or something like it happened.
     quiet_since: Timestamp,
@@ -207,6 +209,7 @@ impl<'a> World<'a> {
             enrolled: users - late,
             operators: VecDeque::new(),
             active: vec![false; plan.faults.len()],
+            set_aside_before: BTreeMap::new(),
             weather: Weather::default(),
             quiet_since: start,
             network_rng: substream(plan.seed, "network"),
