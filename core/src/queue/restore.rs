@@ -102,6 +102,12 @@ impl Queue {
         self.jobs.contains(key)
     }
 
+    /// Whether this job is leased and will run once more afterwards, for a wish that came meanwhile.
+    #[must_use]
+    pub fn runs_again(&self, key: &JobKey) -> bool {
+        self.jobs.get(key).is_some_and(|row| row.rerun.is_some())
+    }
+
     /// How many rows each table has: what the memory of the queue is made of.
     #[must_use]
     pub fn row_counts(&self) -> [(&'static str, usize); 9] {

@@ -437,6 +437,10 @@ impl StoreLedger {
         active.iter().for_each(|(job, _)| self.unsure[*job] = true);
         self.leases.take_over(&active);
         self.waits.forget();
+        // A dead letter that is tried again while its user's job is active makes that run once more.
+        for (job, _) in active {
+            self.waits.runs_again(job, queue.runs_again(&self.key(job)));
+        }
         if let Reply::Schedules { schedules } = queue.apply(now, Command::Schedules) {
             for (name, state) in schedules {
                 self.ticks.take_over(&name, &state);
@@ -473,6 +477,12 @@ impl StoreLedger {
     #[must_use]
     pub fn accepts(&self, user: usize) -> bool {
         self.jobs.is_accepted(user)
+    }
+
+    /// Whether a user is enrolled.
+    #[must_use]
+    pub fn is_enrolled(&self, user: usize) -> bool {
+        self.jobs.is_enrolled(user)
     }
 
     /// From now on users are counted whose successful sync began at or after `from` (true time).

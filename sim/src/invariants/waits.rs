@@ -220,6 +220,11 @@ impl Waits {
         self.gate_until = LONG_AGO;
     }
 
+    /// Takes over whether an active job runs once more.
+    pub fn runs_again(&mut self, job: JobNumber, again: bool) {
+        self.waits[job].rerun_at = again.then_some(LONG_AGO);
+    }
+
     /// Nothing is claimed any more of this job's wait.
     pub fn forget_one(&mut self, job: JobNumber) {
         self.waits[job].not_before = LONG_AGO;

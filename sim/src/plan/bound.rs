@@ -58,19 +58,8 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
             _ => {}
         }
     }
-    // Each of these ends in a full resync, of which there is a budget a day.
-    let wave = |fault: &&super::Fault| {
-        matches!(
-            fault.kind,
-            FaultKind::ExpireSyncTokens { .. }
-                | FaultKind::GraphRejects { .. }
-                | FaultKind::PoisonEvents { .. }
-                | FaultKind::UnreadableEvents { .. }
-                | FaultKind::UnshareCalendar { .. }
-        )
-    };
-    let budget = plan.policy.resyncs_a_day_max as usize;
-    if plan.faults.iter().filter(wave).count() >= budget {
+    let resyncs: usize = plan.faults.iter().map(|fault| resyncs(&fault.kind)).sum();
+    if resyncs >= plan.policy.resyncs_a_day_max as usize {
         waits_ms = waits_ms.max(DAY_MS);
     }
     let retries_ms = u64::from(policy.backoff.attempts_max) * policy.backoff.cap_ms;
@@ -83,6 +72,18 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
         + deadlines_ms
         + policy.lease_ms
         + SLACK_MS
+}
+
+/// Full resyncs of one user that a fault brings about; of these there is a budget a day.
+fn resyncs(kind: &FaultKind) -> usize {
+    match kind {
+        FaultKind::ExpireSyncTokens { .. } | FaultKind::UnshareCalendar { .. } => 1,
+        // One when it ends, and one for a pass that was under way then.
+        FaultKind::GraphRejects { .. }
+        | FaultKind::PoisonEvents { .. }
+        | FaultKind::UnreadableEvents { .. } => 2,
+        _ => 0,
+    }
 }
 
 /// The longest gap between ticks in the two days after the end of the faults.

@@ -37,17 +37,17 @@ pub const ELSEWHERE: &[(u8, &str, &str)] = &[
     (
         34,
         "the simulated store is the Queue value, which has no ids apart from its rows",
-        "adapters: a queue in Redis is held to the Queue value; core/src/queue/invariants.rs",
+        "tests/tests/redis_model.rs holds Redis to the Queue value; core/src/queue/invariants.rs",
     ),
     (
         36,
         "one simulated store holds one environment",
-        "tests/tests/redis_faults.rs and bad_input.rs: a prefix of its own for each environment",
+        "tests/tests/bad_input.rs: a_queue_in_redis_needs_a_prefix_and_a_shared_graph; every key begins with it",
     ),
     (
         37,
         "memory and roles are Redis' own",
-        "tests/tests/redis_faults.rs: a full server, a replica, one that loads",
+        "tests/tests/redis_faults.rs: a full server, a master that becomes a replica, one that loads",
     ),
     (
         47,

@@ -182,7 +182,7 @@ impl World<'_> {
             FaultKind::RevokeGrant { user } => self.connect_again(user % users),
             FaultKind::GraphRejects { user }
             | FaultKind::PoisonEvents { user, .. }
-            | FaultKind::UnreadableEvents { user } => self.expire_tokens(user % users),
+            | FaultKind::UnreadableEvents { user } => self.read_again(user % users),
             FaultKind::UnshareCalendar { user, calendar } => {
                 self.share(user % users, *calendar, true);
             }
@@ -227,6 +227,22 @@ impl World<'_> {
     ) {
         change(&mut self.processes[process as usize].clock, self.now);
         self.timeout(process);
+    }
+
+    /// What was set aside can be read and written now: a full pass has to come. One that is under way has passed some of
+    /// it by already, so another one follows it.
+    fn read_again(&mut self, user: u32) {
+        self.expire_tokens(user);
+        self.set_aside_before.insert(user, self.now);
+    }
+
+    /// A user was synced, by a job that began at `begun_at`.
+    pub(super) fn synced(&mut self, user: u32, begun_at: Timestamp) {
+        if let Some(before) = self.set_aside_before.remove(&user)
+            && begun_at < before
+        {
+            self.expire_tokens(user);
+        }
     }
 
     fn expire_tokens(&mut self, user: u32) {

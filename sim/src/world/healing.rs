@@ -1,5 +1,6 @@
 //! Looking at the whole world: now and then while it runs, and at its end, when it must become well.
 
+use kalends_core::id::UserId;
 use kalends_core::time::{HOUR_MS, Timestamp};
 
 use super::event::Event;
@@ -107,12 +108,12 @@ impl World<'_> {
         }
         self.healed_at = self.now;
         self.google.clear_faults();
-        let emptied = |fault: &crate::plan::Fault| fault.kind == FaultKind::EmptyStore;
-        if self.plan.faults.iter().any(emptied) {
-            // Processes that began before a wave of enrolments do not know of it.
-            self.enroll(self.users.clone());
-        } else if self.enrolled < self.users.len() {
-            self.enroll_all();
+        // Whom nobody has enrolled yet, and whose enrolment a failover or an emptied store has lost.
+        let users = self.users.iter().enumerate();
+        let missing = users.filter(|(user, _)| !self.ledger.is_enrolled(*user));
+        let missing: Vec<UserId> = missing.map(|(_, name)| name.clone()).collect();
+        if !missing.is_empty() {
+            self.enroll(missing);
         }
         for process in 0..self.plan.size.processes {
             self.start(process);

@@ -26,7 +26,7 @@ pub mod trace;
 mod watch;
 mod weather;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kalends_core::id::{ScheduleName, UserId};
@@ -155,6 +155,8 @@ struct World<'a> {
     /// What operators want and the store did not take yet.
     operators: VecDeque<Command>,
     active: Vec<bool>,
+    /// Users of whom something was set aside until then, since when nobody has been synced.
+    set_aside_before: BTreeMap<u32, Timestamp>,
     weather: Weather,
     network_rng: KalendsRng,
     google_rng: KalendsRng,
@@ -216,6 +218,7 @@ impl<'a> World<'a> {
             enrolled: users - late,
             operators: VecDeque::new(),
             active: vec![false; plan.faults.len()],
+            set_aside_before: BTreeMap::new(),
             weather: Weather::default(),
             network_rng: substream(plan.seed, "network"),
             google_rng: substream(plan.seed, "google"),

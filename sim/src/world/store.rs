@@ -4,7 +4,7 @@ use kalends_core::id::SourceName;
 use kalends_core::node::io::{EffectResult, Input};
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::Queue;
-use kalends_core::queue::command::{Command, Reply, Stamped};
+use kalends_core::queue::command::{Command, Refusal, Reply, Stamped};
 use kalends_core::time::Timestamp;
 
 use super::World;
@@ -153,7 +153,22 @@ impl World<'_> {
             return;
         }
         while let Some(command) = self.operators.pop_front() {
-            self.apply(None, command);
+            // In a store that was emptied just now nobody has defined the source yet; users would be lost there.
+            let about_users = matches!(command, Command::Enroll { .. } | Command::Connect { .. });
+            let again = about_users.then(|| command.clone());
+            let (_, reply) = self.apply(None, command);
+            let unknown = matches!(
+                reply,
+                Reply::Refused {
+                    refusal: Refusal::UnknownSource { .. }
+                }
+            );
+            if let Some(command) = again.filter(|_| unknown) {
+                self.operators.push_front(command);
+                let at = self.now.plus_ms(OPERATOR_RETRY_MS);
+                self.heap.push(at, Event::Operator);
+                return;
+            }
         }
     }
 
@@ -181,6 +196,7 @@ impl World<'_> {
         }
         if let Some(user) = last.synced {
             self.tally.synced(user);
+            self.synced(user, self.ledger.fresh_since(user as usize));
         }
         self.marks
             .mark_if(last.given_again > 0, "lease-given-again");
