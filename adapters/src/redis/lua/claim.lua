@@ -1,7 +1,8 @@
 -- Who may start what now, and what comes back from workers that fell silent. Ends of attempts come first (finish.lua): a
 -- worker tells how its jobs ended and asks for the next in one script.
 
-local EXPIRE_BATCH_MAX, CLAIM_BATCH_MAX, HELD_BATCH_MAX, ASKED_DROPPED_MAX = 100, 100, 100, 100
+local CLAIM_BATCH_MAX, HELD_BATCH_MAX = 100, 100
+local EXPIRE_BATCH_MAX, ASKED_DROPPED_MAX = '100', '100'
 -- Leases that are looked through, when a worker does not know all it holds, at the most.
 local LEASES_SCAN_MAX = 10000
 -- What is told of a lease; the last of it is its cursor, which is read at the end.
@@ -38,7 +39,7 @@ local function jobs_behind(members)
 end
 
 local recovered, buried = 0, 0
-local expired = call('ZRANGEBYSCORE', LEASES, '-inf', text(now), 'LIMIT', '0', text(EXPIRE_BATCH_MAX))
+local expired = call('ZRANGEBYSCORE', LEASES, '-inf', text(now), 'LIMIT', '0', EXPIRE_BATCH_MAX)
 if expired[1] then
     local blocks, names = jobs_behind(expired)
     for i = 1, #names do
@@ -74,12 +75,12 @@ local function drop_asked(block, over)
 end
 
 for block = 1, #source_names do
-    local over = call(
-        'ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', text(meta[CHANGED_AT] - WOBBLE_MS),
-        'LIMIT', '0', text(ASKED_DROPPED_MAX)
-    )
-    if over[1] then
-        drop_asked(block, over)
+    if source(block)[HAD_USER_LIMIT] then
+        local until_at = text(meta[CHANGED_AT] - WOBBLE_MS)
+        local over = call('ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', until_at, 'LIMIT', '0', ASKED_DROPPED_MAX)
+        if over[1] then
+            drop_asked(block, over)
+        end
     end
 end
 

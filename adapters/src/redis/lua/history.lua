@@ -29,8 +29,10 @@ local function flush_history()
     for block, list in pairs(completed_rows) do
         local keep = block == 0 and FAN_OUTS_KEEP_COMPLETED or source(block)[KEEP_COMPLETED]
         if keep > 0 then
-            call('LPUSH', key(block, COMPLETED), unpack(list))
-            call('LTRIM', key(block, COMPLETED), '0', text(keep - 1))
+            local length = call('LPUSH', key(block, COMPLETED), unpack(list))
+            if length > keep then
+                call('LTRIM', key(block, COMPLETED), '0', text(keep - 1))
+            end
         end
     end
     completed_rows = {}
