@@ -103,9 +103,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     define_source: lua!("lib", "guard", "sources", "define_source"),
     due_by_latest: lua!("lib", "guard", "rows", "flush", "due_by_latest"),
     due_users: lua!("lib", "guard", "due_users"),
-    enqueue: lua!(
-        "lib", "guard", "sources", "rows", "flush", "wishes", "enqueue"
-    ),
+    enqueue: lua!("lib", "guard", "rows", "flush", "wishes", "enqueue"),
     enroll: lua!("lib", "guard", "sources", "rows", "flush", "enroll"),
     finish: lua!(
         "lib",
@@ -115,7 +113,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "flush",
         "wishes",
         "history",
-        "stall",
+        "setbacks",
         "finish",
         "finish_answer"
     ),
@@ -211,8 +209,10 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "windows",
         "flows",
         "history",
-        "stall",
+        "setbacks",
         "finish",
+        "claimed",
+        "recovery",
         "claim"
     ),
     unenroll: lua!(
