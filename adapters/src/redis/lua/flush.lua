@@ -172,30 +172,31 @@ local function flush_block(block, known)
     if set then
         call('HSET', key(block, ROWS), unpack(set))
     end
-    if lane_set then
-        call('ZADD', key(block, LANE), unpack(lane_set))
-    end
     if lane_gone then
         call('ZREM', key(block, LANE), unpack(lane_gone))
+    end
+    if lane_set then
+        call('ZADD', key(block, LANE), unpack(lane_set))
     end
     if lane_set and not calls_others then
         -- Whoever is idle must hear of a job that is the first there.
         calls_others = tonumber(call('ZRANGE', key(block, LANE), '0', '0', 'WITHSCORES')[2]) >= first
     end
-    if lease_set then
-        call('ZADD', LEASES, unpack(lease_set))
-    end
+    -- What goes goes first: Redis looks through a small set from its beginning.
     if lease_gone then
         call('ZREM', LEASES, unpack(lease_gone))
+    end
+    if lease_set then
+        call('ZADD', LEASES, unpack(lease_set))
     end
     if block == 0 then
         return
     end
-    if now_set then
-        call('ZADD', key(block, LANE_NOW), unpack(now_set))
-    end
     if now_gone then
         call('ZREM', key(block, LANE_NOW), unpack(now_gone))
+    end
+    if now_set then
+        call('ZADD', key(block, LANE_NOW), unpack(now_set))
     end
     if now_set and not calls_others then
         -- Whoever is idle must hear of a job that is the first there.
@@ -204,23 +205,23 @@ local function flush_block(block, known)
     if named then
         call('ZADD', key(block, NAMES), unpack(named))
     end
-    if due_set then
-        call('ZADD', key(block, DUE), unpack(due_set))
-    end
     if due_gone then
         call('ZREM', key(block, DUE), unpack(due_gone))
     end
-    if success_set then
-        call('ZADD', key(block, SUCCESS), unpack(success_set))
+    if due_set then
+        call('ZADD', key(block, DUE), unpack(due_set))
     end
     if success_gone then
         call('ZREM', key(block, SUCCESS), unpack(success_gone))
     end
-    if held_set then
-        call('ZADD', key(block, HELD), unpack(held_set))
+    if success_set then
+        call('ZADD', key(block, SUCCESS), unpack(success_set))
     end
     if held_gone then
         call('ZREM', key(block, HELD), unpack(held_gone))
+    end
+    if held_set then
+        call('ZADD', key(block, HELD), unpack(held_set))
     end
     if never ~= 0 then
         call('HINCRBY', NEVER_SYNCED, source_names[block], text(never))
