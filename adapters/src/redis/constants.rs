@@ -5,7 +5,7 @@
 //! constants made the making of functions the dearest part of a short script. Idea: lines like
 //! `local ENROLLED, DUE_AT = 1, 2` are taken out, and each name is replaced by its value, which costs nothing at all.
 //!
-//! A constant is a name in capitals whose value is a whole number or one of `KEYS`. Texts and comments are left as
+//! A constant is a name in capitals whose value is a whole number (as a text, too) or one of `KEYS`. Texts and comments are left as
 //! they are. A name that two parts of one script give different values is a bug of ours and panics.
 
 use std::collections::BTreeMap;
@@ -58,9 +58,9 @@ fn is_name(word: &str) -> bool {
 }
 
 fn is_value(word: &str) -> bool {
-    let number = word
-        .strip_prefix("KEYS[")
-        .and_then(|rest| rest.strip_suffix(']'))
+    let within = |begin: &str, end: &str| word.strip_prefix(begin)?.strip_suffix(end);
+    let number = within("KEYS[", "]")
+        .or_else(|| within("'", "'"))
         .unwrap_or(word);
     !number.is_empty() && number.chars().all(|digit| digit.is_ascii_digit())
 }
@@ -101,8 +101,8 @@ local ROWS, DUE =
     1, KEYS[12]
 local NOWHERE = { false }
 do
-    local PAGE = 200
-    call('DUE', DUE, row[ROWS], PAGES, PAGE, row.DUE_AT) -- by DUE
+    local PAGE, LIMIT = 200, '300'
+    call('DUE', DUE, row[ROWS], PAGES, PAGE, LIMIT, row.DUE_AT) -- by DUE
 end
 ";
         let expected = "\
@@ -111,7 +111,7 @@ end
 local NOWHERE = { false }
 do
 
-    call('DUE', KEYS[12], row[1], PAGES, 200, row.DUE_AT) -- by DUE
+    call('DUE', KEYS[12], row[1], PAGES, 200, '300', row.DUE_AT) -- by DUE
 end
 ";
         assert_eq!(put_in_place(script), expected);

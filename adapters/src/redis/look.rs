@@ -226,6 +226,7 @@ fn read_source(now: Timestamp, row: Value) -> Result<SourceStats, Unreadable> {
         _in_a_row,
         _ramp_since,
         _ramp_starts,
+        _had_user_limit,
     ] = row.fields()?;
     let limit = |count: Value, window_ms: Value| -> Result<Option<Limit>, Unreadable> {
         count.maybe(|count| {

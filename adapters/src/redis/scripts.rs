@@ -105,9 +105,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     define_source: lua!("lib", "guard", "sources", "define_source"),
     due_by_latest: lua!("lib", "guard", "rows", "flush", "due_by_latest"),
     due_users: lua!("lib", "guard", "due_users"),
-    enqueue: lua!(
-        "lib", "guard", "sources", "rows", "flush", "wishes", "enqueue"
-    ),
+    enqueue: lua!("lib", "guard", "rows", "flush", "wishes", "enqueue"),
     enroll: lua!("lib", "guard", "sources", "rows", "flush", "enroll"),
     finish: lua!(
         "lib",
@@ -117,7 +115,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "flush",
         "wishes",
         "history",
-        "stall",
+        "setbacks",
         "finish",
         "finish_answer"
     ),
@@ -213,8 +211,10 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "windows",
         "flows",
         "history",
-        "stall",
+        "setbacks",
         "finish",
+        "claimed",
+        "recovery",
         "claim"
     ),
     unenroll: lua!(

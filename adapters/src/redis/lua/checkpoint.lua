@@ -5,7 +5,7 @@ local PAUSED_RECHECK_MS = 60000
 make_flows()
 
 local _, block, name, token, progress, requests = unpack(arguments)
-local row = load_one(block, name)
+local row = load(block, { name })[name]
 if not is_live(row, token) then
     return pack(now, 'lost')
 end
@@ -27,28 +27,28 @@ end
 
 -- Records the requests, or says until when all of them have to wait.
 local function permit()
-    local known = flow(at_source)
+    local known = flows.of(at_source)
     local wait_until = now
     if settings[PROJECT_COUNT] then
-        wait_until = opens_at(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS], requests)
+        wait_until = windows.opens_at(known[REQUESTS], settings[PROJECT_COUNT], settings[PROJECT_MS], requests)
     end
     wait_until = max(wait_until, settings[CLOSED_UNTIL] or now)
     if settings[PAUSED] then
         wait_until = max(wait_until, now + PAUSED_RECHECK_MS)
     end
     if block > 0 then
-        load_asked(block, { name })
-        wait_until = max(wait_until, row[GATE] or now, user_opens_at(block, name, requests))
+        flows.load_asked(block, { name })
+        wait_until = max(wait_until, row[GATE] or now, flows.user_opens_at(block, name, requests))
     end
     if wait_until > now then
         return wait_until
     end
     if settings[PROJECT_COUNT] then
-        record(known[REQUESTS], requests, settings[PROJECT_COUNT], settings[PROJECT_MS])
-        touch_flow(at_source)
+        windows.record(known[REQUESTS], requests, settings[PROJECT_COUNT], settings[PROJECT_MS])
+        flows.touch(at_source)
     end
     if block > 0 then
-        record_asked(block, name, requests)
+        flows.record_asked(block, name, requests)
     end
     return false
 end
@@ -58,5 +58,5 @@ if requests > 0 then
     wait_until = permit()
 end
 flush()
-flush_all_flows()
+flows.flush()
 return answer('ok', wait_until)

@@ -1,122 +1,29 @@
 -- Who may start what now, and what comes back from workers that fell silent. Ends of attempts come first (finish.lua): a
 -- worker tells how its jobs ended and asks for the next in one script.
 
-local EXPIRE_BATCH_MAX, CLAIM_BATCH_MAX, HELD_BATCH_MAX, ASKED_DROPPED_MAX = 100, 100, 100, 100
--- Leases that are looked through, when a worker does not know all it holds, at the most.
-local LEASES_SCAN_MAX = 10000
--- What is told of a lease; the last of it is its cursor, which is read at the end.
-local LEASE_VALUES = 7
-
-local worker, slots, fan_out_slots = arguments[ends_end + 1], arguments[ends_end + 2], arguments[ends_end + 3]
-local lease_ms, held = arguments[ends_end + 4], arguments[ends_end + 5]
-slots, fan_out_slots = min(slots, CLAIM_BATCH_MAX), min(fan_out_slots, CLAIM_BATCH_MAX)
--- The answer: what was said to the ends, then the leases.
-local told, leases_begin = said, #said
+local HELD_BATCH_MAX = 100
+local EXPIRE_BATCH_MAX, ASKED_DROPPED_MAX = '100', '100'
 
 if any_waits_again then
     -- What is claimed is looked for in the indexes: they must have what just came back. Else all is written at the end.
     flush()
 end
 
--- The jobs behind members of the set of leases: blocks and names in the same order. Their rows are read.
-local function jobs_behind(members)
-    local block_of, blocks, names, names_of = { [''] = 0 }, {}, {}, {}
-    for block = 1, #source_names do
-        block_of[source_names[block]] = block
-    end
-    for i = 1, #members do
-        local split = string.find(members[i], '\0', 1, true)
-        local block, name = block_of[string.sub(members[i], 1, split - 1)], string.sub(members[i], split + 1)
-        blocks[i] = block
-        names[i] = name
-        names_of[block] = and_name(names_of[block], name)
-    end
-    for block, of_block in pairs(names_of) do
-        load(block, of_block)
-    end
-    return blocks, names
-end
-
 local recovered, buried = 0, 0
-local expired = call('ZRANGEBYSCORE', LEASES, '-inf', text(now), 'LIMIT', '0', text(EXPIRE_BATCH_MAX))
+local expired = call('ZRANGEBYSCORE', LEASES, '-inf', text(now), 'LIMIT', '0', EXPIRE_BATCH_MAX)
 if expired[1] then
-    local blocks, names = jobs_behind(expired)
-    for i = 1, #names do
-        if stall(blocks[i], names[i], rows[blocks[i]][names[i]]) then
-            buried = buried + 1
-        else
-            recovered = recovered + 1
-        end
-    end
+    make_recovery()
+    recovered, buried = recovery.take_back(expired)
     flush()
 end
 
--- Windows of users' requests that count no more are dropped; nobody sees it, so it does not count as a change. A step
--- back of the clock by a second is ordinary wobble: what left the window just now may come back into it.
-local function drop_asked(block, over)
-    make_flows()
-    local settings, was_changed = source(block), changed
-    local known = load_asked(block, over)
-    for i = 1, #over do
-        local window = known[over[i]]
-        local count, window_ms = settings[USER_COUNT], settings[USER_MS]
-        local empty_at = count and opens_at(window[2], count, window_ms, count) or now
-        if empty_at > now then
-            -- A longer window was set since, or the clock stepped back.
-            window[1] = empty_at
-        else
-            known[over[i]] = false
-        end
-        touch_asked(block, over[i])
-    end
-    flush_asked()
-    changed = was_changed
-end
-
 for block = 1, #source_names do
-    local over = call(
-        'ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', text(meta[CHANGED_AT] - WOBBLE_MS),
-        'LIMIT', '0', text(ASKED_DROPPED_MAX)
-    )
-    if over[1] then
-        drop_asked(block, over)
-    end
-end
-
-local function give(block, name, row)
-    local last = #told
-    told[last + 1] = block
-    told[last + 2] = name
-    told[last + 3] = row[TOKEN]
-    told[last + 4] = row[EXPIRES]
-    told[last + 5] = (row[ATTEMPTS] or 0) + 1
-    told[last + 6] = row[NOMINAL] or false
-    told[last + LEASE_VALUES] = false
-end
-
--- Gives a worker what it holds and does not know of: the answer to the claim that gave it was lost.
-local function give_again(knows)
-    local again = {}
-    local blocks, names = jobs_behind(call('ZRANGE', LEASES, 0, LEASES_SCAN_MAX - 1))
-    for i = 1, #names do
-        local row = rows[blocks[i]][names[i]]
-        if row[WORKER] == worker and row[EXPIRES] > now and not knows[row[TOKEN]] then
-            again[#again + 1] = { row[TOKEN], blocks[i], names[i], row }
-        end
-    end
-    table.sort(again, function(left, right) return left[1] < right[1] end)
-    for i = 1, #again do
-        local _, block, name, row = unpack(again[i])
-        local free = block == 0 and fan_out_slots or slots
-        if free > 0 then
-            if block == 0 then
-                fan_out_slots = fan_out_slots - 1
-            else
-                slots = slots - 1
-            end
-            row[LEASE_MS], row[EXPIRES] = lease_ms, now + lease_ms
-            touch(row)
-            give(block, name, row)
+    if source(block)[HAD_USER_LIMIT] then
+        local until_at = text(meta[CHANGED_AT] - WOBBLE_MS)
+        local over = call('ZRANGEBYSCORE', key(block, ASKED_UNTIL), '-inf', until_at, 'LIMIT', '0', ASKED_DROPPED_MAX)
+        if over[1] then
+            make_recovery()
+            recovery.drop_asked(block, over)
         end
     end
 end
@@ -135,7 +42,19 @@ if tokens[1] then
         is_any_unknown = is_any_unknown or not knows[tokens[i]]
     end
     if is_any_unknown then
-        give_again(knows)
+        make_recovery()
+        recovery.give_again(knows)
+    end
+end
+
+-- Gives a job room for what an attempt leaves behind.
+local function widen(row)
+    if row[JOB_ERROR] == nil then
+        row[ATTEMPTS] = 0
+        row[STALLS] = 0
+        row[BACKING_OFF] = false
+        row[HELD_UNTIL] = false
+        row[JOB_ERROR] = false
     end
 end
 
@@ -172,7 +91,7 @@ local function start_syncs(block)
     local unbound = is_free(block)
     if not unbound then
         make_flows()
-        free = room(block)
+        free = flows.room(block)
     end
     local skip_now, skip, is_more_there = 0, 0, true
     while is_more_there and slots > 0 and free > 0 and put_aside < HELD_BATCH_MAX do
@@ -193,12 +112,12 @@ local function start_syncs(block)
         is_more_there = #names == wanted
         local known = load(block, names)
         if settings[USER_COUNT] and names[1] then
-            load_asked(block, names)
+            flows.load_asked(block, names)
         end
         for i = 1, #names do
             local name = names[i]
             local row = known[name]
-            local opens = settings[USER_COUNT] and user_opens_at(block, name, 1) or now
+            local opens = settings[USER_COUNT] and flows.user_opens_at(block, name, 1) or now
             if opens > now then
                 if put_aside < HELD_BATCH_MAX then
                     widen(row)
@@ -208,7 +127,7 @@ local function start_syncs(block)
                 end
             elseif put_aside < HELD_BATCH_MAX then
                 if settings[USER_COUNT] then
-                    record_asked(block, name, 1)
+                    flows.record_asked(block, name, 1)
                 end
                 row[STARTED] = now
                 start(block, name, row)
@@ -217,7 +136,7 @@ local function start_syncs(block)
         end
     end
     if started > 0 and not unbound then
-        record_starts(block, started)
+        flows.record_starts(block, started)
     end
 end
 
@@ -228,7 +147,9 @@ for block = 1, #source_names do
     start_syncs(block)
 end
 flush()
-flush_all_flows()
+if flows then
+    flows.flush()
+end
 flush_sources()
 flush_history()
 
@@ -265,7 +186,7 @@ for block = 1, #source_names do
         if ready_at < huge then
             if not is_free(block) then
                 make_flows()
-                opens = max(opens, source_opens_at(block))
+                opens = max(opens, flows.source_opens_at(block))
             end
             next_at = min(next_at, max(ready_at, opens))
         end

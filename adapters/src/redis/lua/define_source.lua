@@ -11,6 +11,7 @@ if not row then
     settings[DEFINED] = defined
     settings[PAUSED], settings[CLOSED_UNTIL], settings[CLOSED_WHY], settings[LIMITED_IN_A_ROW] = false, false, false, 0
     settings[RAMP_SINCE], settings[RAMP_STARTS] = false, 0
+    settings[HAD_USER_LIMIT] = settings[USER_COUNT] and true or false
     sources[1] = settings
     touch_source(1)
     flush_sources()
@@ -28,6 +29,7 @@ for field = JOBS_COUNT, STALLS_MAX do
     row[field] = settings[field]
 end
 row[DEFINED] = defined
+row[HAD_USER_LIMIT] = row[HAD_USER_LIMIT] or row[USER_COUNT] and true or false
 touch_source(1)
 flush_sources()
 calls_others = true

@@ -10,11 +10,11 @@ local NAMES_BEGIN = 5
 local run_ats_begin = NAMES_BEGIN + count
 local nominals_begin = run_ats_begin + count
 local priorities_begin = nominals_begin + count
-if not source(1) then
+if call('HEXISTS', SOURCES, source_names[1]) == 0 then
     return pack(now, 'unknown')
 end
 if schedule then
-    if not is_live(load_one(0, schedule), token) then
+    if not is_live(load(0, { schedule })[schedule], token) then
         return pack(now, 'lost')
     end
     if call('HGET', key(0, CURSORS), schedule) == progress then

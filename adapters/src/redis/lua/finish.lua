@@ -8,49 +8,10 @@ local DONE, ALREADY_DONE, LEASE_LOST = 0, 1, 2
 local COMPLETE, RETRY, FAIL = 0, 1, 2
 local ENDS_COUNT, END_VALUES = 2, 8
 
--- What did not simply succeed: made when the first such end comes.
-local retry, fail, release
-local function make_setbacks()
-    make_wishes()
-
-    -- The job waits again, until `at` if that is given, else from its own time. A wish that came meanwhile is met by the
-    -- next attempt, but does not bring it forward.
-    local function hand_back(row, at)
-        local run_at = at or row[RUN_AT]
-        take_again(row)
-        row[RUN_AT] = run_at
-        row[BACKING_OFF] = at and true or false
-        touch(row)
-    end
-
-    function retry(block, name, row, at, why)
-        if block > 0 then
-            row[ERROR] = why
-        end
-        row[ATTEMPTS] = (row[ATTEMPTS] or 0) + 1
-        hand_back(row, at)
-        row[JOB_ERROR] = why
-    end
-
-    function fail(block, name, row, why, next_due_at, park)
-        if block > 0 then
-            row[ERROR] = why
-            row[DUE_AT] = next_due_at or row[DUE_AT]
-            if park > 0 then
-                row[PARKED] = park
-            end
-        end
-        file_failed(block, name, row, (row[ATTEMPTS] or 0) + 1, why)
-        end_job(block, name, row)
-    end
-
-    function release(block, name, row, at)
-        hand_back(row, at)
-    end
-end
-
 local function complete(block, name, row, cursor, next_due_at, outcome, synced)
-    file_completed(block, name, row, outcome)
+    local number, attempt = number_of_finished(COMPLETED_TOTAL), (row[ATTEMPTS] or 0) + 1
+    local filed = pack(number, name, now, row[PRIORITY], attempt, row[NOMINAL] or false, outcome)
+    completed_rows[block] = and_name(completed_rows[block], filed)
     if block > 0 then
         if cursor then
             set_cursor(block, name, cursor)
@@ -97,15 +58,13 @@ if ends_end > ENDS_COUNT then
             if kind == COMPLETE then
                 complete(block, name, row, first, second, third, arguments[at + 8])
             else
-                if not retry then
-                    make_setbacks()
-                end
+                make_setbacks()
                 if kind == RETRY then
-                    retry(block, name, row, first, second)
+                    setbacks.retry(block, name, row, first, second)
                 elseif kind == FAIL then
-                    fail(block, name, row, first, second, third)
+                    setbacks.fail(block, name, row, first, second, third)
                 else
-                    release(block, name, row, first)
+                    setbacks.release(row, first)
                 end
             end
             any_waits_again = any_waits_again or row[RUN_AT]

@@ -4,8 +4,7 @@
 -- (`is_free`) needs none of them.
 
 local STARTS, REQUESTS = 1, 2
-local flow, touch_flow, flush_flows, room, record_starts, source_opens_at
-local load_asked, user_opens_at, touch_asked, record_asked, forget_asked, flush_asked
+local flows
 
 -- Whether nothing holds the source's jobs back but a pause, its gate and the users' own.
 local function is_free(block)
@@ -14,34 +13,35 @@ local function is_free(block)
 end
 
 local function make_flows()
-    if flow then
+    if flows then
         return
     end
     make_windows()
+    local available, opens_at, record = windows.available, windows.opens_at, windows.record
     local RAMP_UNLIMITED_MS, RAMP_UNLIMITED_STARTS, SECOND_MS = 15000, 10, 1000
 
-    local flows, flows_touched = {}, {}
+    local read, read_touched = {}, {}
 
-    function flow(block)
-        local known = flows[block]
+    local function flow(block)
+        local known = read[block]
         if not known then
             local raw = call('GET', key(block, FLOW))
             known = raw and decode(raw) or { {}, {} }
-            flows[block] = known
+            read[block] = known
         end
         return known
     end
 
-    function touch_flow(block)
-        flows_touched[block] = true
+    local function touch_flow(block)
+        read_touched[block] = true
         changed = true
     end
 
-    function flush_flows()
-        for block in pairs(flows_touched) do
-            call('SET', key(block, FLOW), pack(flows[block]))
+    local function flush_flows()
+        for block in pairs(read_touched) do
+            call('SET', key(block, FLOW), pack(read[block]))
         end
-        flows_touched = {}
+        read_touched = {}
     end
 
     -- How many starts in all are allowed since the source opened again; nil once the ramp is over.
@@ -76,7 +76,7 @@ local function make_flows()
     end
 
     -- How many jobs may start now, as far as the source's limits and its ramp are concerned.
-    function room(block)
+    local function room(block)
         local settings, known = source(block), flow(block)
         local free = huge
         if settings[JOBS_COUNT] then
@@ -95,7 +95,7 @@ local function make_flows()
     end
 
     -- Records starts, each with its first request.
-    function record_starts(block, starts)
+    local function record_starts(block, starts)
         local settings, known = source(block), flow(block)
         if settings[JOBS_COUNT] then
             record(known[STARTS], starts, settings[JOBS_COUNT], settings[JOBS_MS])
@@ -116,7 +116,7 @@ local function make_flows()
     end
 
     -- When the source lets its next job start.
-    function source_opens_at(block)
+    local function source_opens_at(block)
         local settings, known = source(block), flow(block)
         local at = now
         if settings[RAMP_SINCE] then
@@ -138,7 +138,7 @@ local function make_flows()
     -- Requests on behalf of single users: a window each, there only while some count. The first field says when none does.
     local asked, asked_touched = {}, {}
 
-    function load_asked(block, names)
+    local function load_asked(block, names)
         local known = asked[block] or {}
         asked[block] = known
         local raws = call('HMGET', key(block, ASKED), unpack(names))
@@ -151,7 +151,7 @@ local function make_flows()
     end
 
     -- When `wanted` more requests on behalf of the user fit. The user's window must have been loaded.
-    function user_opens_at(block, name, wanted)
+    local function user_opens_at(block, name, wanted)
         local settings, window = source(block), asked[block][name]
         if not settings[USER_COUNT] or not window then
             return now
@@ -159,13 +159,13 @@ local function make_flows()
         return opens_at(window[2], settings[USER_COUNT], settings[USER_MS], wanted)
     end
 
-    function touch_asked(block, name)
+    local function touch_asked(block, name)
         asked_touched[block] = asked_touched[block] or {}
         asked_touched[block][name] = true
         changed = true
     end
 
-    function record_asked(block, name, requests)
+    local function record_asked(block, name, requests)
         local settings = source(block)
         local count, window_ms = settings[USER_COUNT], settings[USER_MS]
         if not count then
@@ -181,13 +181,13 @@ local function make_flows()
         touch_asked(block, name)
     end
 
-    function forget_asked(block, name)
+    local function forget_asked(block, name)
         asked[block] = asked[block] or {}
         asked[block][name] = false
         touch_asked(block, name)
     end
 
-    function flush_asked()
+    local function flush_asked()
         for block, names in pairs(asked_touched) do
             local set, until_set, gone
             for name in pairs(names) do
@@ -210,12 +210,15 @@ local function make_flows()
         end
         asked_touched = {}
     end
-end
 
--- Writes back what the functions above have touched, if they were needed.
-local function flush_all_flows()
-    if flow then
+    local function flush_all()
         flush_asked()
         flush_flows()
     end
+
+    flows = {
+        of = flow, touch = touch_flow, room = room, record_starts = record_starts, source_opens_at = source_opens_at,
+        load_asked = load_asked, user_opens_at = user_opens_at, touch_asked = touch_asked, record_asked = record_asked,
+        forget_asked = forget_asked, flush_asked = flush_asked, flush = flush_all,
+    }
 end

@@ -40,41 +40,18 @@ local function encode(row)
     return raw
 end
 
--- Whether what was just put at `first` into a lane is the first there: then whoever is idle must hear of it.
-local function is_first(lane, first)
-    return tonumber(call('ZRANGE', lane, '0', '0', 'WITHSCORES')[2]) >= first
-end
-
 -- Tokens that workers gave back and got since the last flush, if any, by worker.
 local tokens_gone, tokens_come = false, false
 
--- Each worker's tokens without those that are gone, and with those that came.
-local function flush_workers()
-    local gone_of, come_of = tokens_gone or {}, tokens_come or {}
-    for worker in pairs(come_of) do
-        gone_of[worker] = gone_of[worker] or {}
+-- The tokens of the jobs that a worker holds, in the order in which it got them.
+local function tokens_of(worker)
+    local tokens = tokens_by_worker[worker]
+    if not tokens then
+        local raw = call('HGET', WORKERS, worker)
+        tokens = raw and decode(raw) or {}
+        tokens_by_worker[worker] = tokens
     end
-    for worker, gone in pairs(gone_of) do
-        local held, kept, count = tokens_of(worker), {}, 0
-        for i = 1, #held do
-            local token = held[i]
-            if not gone[token] then
-                count = count + 1
-                kept[count] = token
-            end
-        end
-        local come = come_of[worker] or {}
-        for i = 1, #come do
-            kept[count + i] = come[i]
-        end
-        tokens_by_worker[worker] = kept
-        if kept[1] then
-            call('HSET', WORKERS, worker, pack(kept))
-        else
-            call('HDEL', WORKERS, worker)
-        end
-    end
-    tokens_gone, tokens_come = false, false
+    return tokens
 end
 
 local function flush_block(block, known)
@@ -195,60 +172,67 @@ local function flush_block(block, known)
     if set then
         call('HSET', key(block, ROWS), unpack(set))
     end
-    if lane_set then
-        call('ZADD', key(block, LANE), unpack(lane_set))
-    end
     if lane_gone then
         call('ZREM', key(block, LANE), unpack(lane_gone))
     end
+    if lane_set then
+        call('ZADD', key(block, LANE), unpack(lane_set))
+    end
     if lane_set and not calls_others then
-        calls_others = is_first(key(block, LANE), first)
+        -- Whoever is idle must hear of a job that is the first there.
+        calls_others = tonumber(call('ZRANGE', key(block, LANE), '0', '0', 'WITHSCORES')[2]) >= first
+    end
+    -- What goes goes first: Redis looks through a small set from its beginning.
+    if lease_gone then
+        call('ZREM', LEASES, unpack(lease_gone))
     end
     if lease_set then
         call('ZADD', LEASES, unpack(lease_set))
     end
-    if lease_gone then
-        call('ZREM', LEASES, unpack(lease_gone))
-    end
     if block == 0 then
         return
-    end
-    if now_set then
-        call('ZADD', key(block, LANE_NOW), unpack(now_set))
     end
     if now_gone then
         call('ZREM', key(block, LANE_NOW), unpack(now_gone))
     end
+    if now_set then
+        call('ZADD', key(block, LANE_NOW), unpack(now_set))
+    end
     if now_set and not calls_others then
-        calls_others = is_first(key(block, LANE_NOW), first_now)
+        -- Whoever is idle must hear of a job that is the first there.
+        calls_others = tonumber(call('ZRANGE', key(block, LANE_NOW), '0', '0', 'WITHSCORES')[2]) >= first_now
     end
     if named then
         call('ZADD', key(block, NAMES), unpack(named))
     end
-    if due_set then
-        call('ZADD', key(block, DUE), unpack(due_set))
-    end
     if due_gone then
         call('ZREM', key(block, DUE), unpack(due_gone))
     end
-    if success_set then
-        call('ZADD', key(block, SUCCESS), unpack(success_set))
+    if due_set then
+        call('ZADD', key(block, DUE), unpack(due_set))
     end
     if success_gone then
         call('ZREM', key(block, SUCCESS), unpack(success_gone))
     end
-    if held_set then
-        call('ZADD', key(block, HELD), unpack(held_set))
+    if success_set then
+        call('ZADD', key(block, SUCCESS), unpack(success_set))
     end
     if held_gone then
         call('ZREM', key(block, HELD), unpack(held_gone))
+    end
+    if held_set then
+        call('ZADD', key(block, HELD), unpack(held_set))
     end
     if never ~= 0 then
         call('HINCRBY', NEVER_SYNCED, source_names[block], text(never))
     end
 end
 
-local function flush_cursors()
+-- Writes all that was touched.
+local function flush()
+    for block, known in pairs(rows) do
+        flush_block(block, known)
+    end
     for block, of_block in pairs(cursors) do
         local set, gone
         for name, cursor in pairs(of_block) do
@@ -258,6 +242,7 @@ local function flush_cursors()
                 gone = and_name(gone, name)
             end
         end
+        cursors[block] = nil
         if set then
             call('HSET', key(block, CURSORS), unpack(set))
         end
@@ -265,17 +250,33 @@ local function flush_cursors()
             call('HDEL', key(block, CURSORS), unpack(gone))
         end
     end
-    cursors = {}
-end
-
-local function flush()
-    for block, known in pairs(rows) do
-        flush_block(block, known)
+    if not tokens_gone and not tokens_come then
+        return
     end
-    if next(cursors) then
-        flush_cursors()
+    -- Each worker's tokens without those that are gone, and with those that came.
+    local gone_of, come_of = tokens_gone or {}, tokens_come or {}
+    for worker in pairs(come_of) do
+        gone_of[worker] = gone_of[worker] or {}
     end
-    if tokens_gone or tokens_come then
-        flush_workers()
+    for worker, gone in pairs(gone_of) do
+        local held, kept, count = tokens_of(worker), {}, 0
+        for i = 1, #held do
+            local token = held[i]
+            if not gone[token] then
+                count = count + 1
+                kept[count] = token
+            end
+        end
+        local come = come_of[worker] or {}
+        for i = 1, #come do
+            kept[count + i] = come[i]
+        end
+        tokens_by_worker[worker] = kept
+        if kept[1] then
+            call('HSET', WORKERS, worker, pack(kept))
+        else
+            call('HDEL', WORKERS, worker)
+        end
     end
+    tokens_gone, tokens_come = false, false
 end

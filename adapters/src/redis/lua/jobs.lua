@@ -20,7 +20,7 @@ local function take(length, read)
 end
 
 local function outstanding(block, name, at)
-    local row = load_one(block, name)
+    local row = load(block, { name })[name]
     local attempt = (row[ATTEMPTS] or 0) + (row[WORKER] and 1 or 0)
     found[#found + 1] = {
         block, name, false, at, row[PRIORITY], attempt, row[WORKER] or false, false, row[JOB_ERROR] or false,

@@ -38,12 +38,13 @@ do
     end
 end
 
--- Times as the commands take them. Many rows share a few, and to write a number costs more than to look it up.
+-- Whole numbers as the commands take them. Many rows share a few times, and to write a number costs more than to look it
+-- up.
 local texts = {}
 local function text(number)
     local known = texts[number]
     if not known then
-        known = string.format('%.0f', number)
+        known = string.format('%d', number)
         texts[number] = known
     end
     return known

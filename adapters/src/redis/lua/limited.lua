@@ -4,7 +4,7 @@
 local GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, DOUBLINGS_MAX = 1000, 64000, 86400000, 15
 
 local _, block, name, token, whole_source, retry_after_ms, jitter_ms, reason = unpack(arguments)
-local row = load_one(block, name)
+local row = load(block, { name })[name]
 local live = is_live(row, token)
 if not live and row and row[FINISHED] == token then
     return pack(now, 'already')

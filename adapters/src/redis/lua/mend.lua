@@ -48,7 +48,7 @@ local function mend_row(of, name, row)
 end
 
 local function mend_source(of)
-    local row, known = source(of), flow(of)
+    local row, known = source(of), flows.of(of)
     local closed_until = row[CLOSED_UNTIL]
     if closed_until and closed_until > now + GATE_MS_MAX then
         row[CLOSED_UNTIL] = now + GATE_MS_MAX
@@ -59,9 +59,9 @@ local function mend_source(of)
         row[RAMP_SINCE] = min(row[RAMP_SINCE], latest)
         touch_source(of)
     end
-    restamp(known[STARTS])
-    restamp(known[REQUESTS])
-    touch_flow(of)
+    windows.restamp(known[STARTS])
+    windows.restamp(known[REQUESTS])
+    flows.touch(of)
 end
 
 if block == 0 then
@@ -89,16 +89,16 @@ else
     local names = call('ZRANGEBYLEX', key(block, NAMES), from, '+', 'LIMIT', 0, PAGE)
     if names[1] then
         local settings, known = source(block), load(block, names)
-        local windows = load_asked(block, names)
+        local asked = flows.load_asked(block, names)
         for i = 1, #names do
             mend_row(block, names[i], known[names[i]])
-            local window = windows[names[i]]
+            local window = asked[names[i]]
             if window and settings[USER_COUNT] and window[1] > now + step_ms - WOBBLE_MS then
-                restamp(window[2])
-                window[1] = opens_at(window[2], settings[USER_COUNT], settings[USER_MS], settings[USER_COUNT])
-                touch_asked(block, names[i])
+                windows.restamp(window[2])
+                window[1] = windows.opens_at(window[2], settings[USER_COUNT], settings[USER_MS], settings[USER_COUNT])
+                flows.touch_asked(block, names[i])
             elseif window then
-                forget_asked(block, names[i])
+                flows.forget_asked(block, names[i])
             end
         end
     end
@@ -110,7 +110,7 @@ else
 end
 flush()
 flush_sources()
-flush_all_flows()
+flows.flush()
 local done = mending[3] > #source_names
 meta[MENDING] = not done and mending
 if done then

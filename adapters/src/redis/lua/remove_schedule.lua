@@ -4,7 +4,7 @@ local name = arguments[2]
 if call('HDEL', SCHEDULES, name) == 1 then
     changed = true
 end
-if load_one(0, name) then
+if load(0, { name })[name] then
     remove_row(0, name)
 end
 flush()

@@ -14,7 +14,7 @@ local function again(block, raw)
     if block == 0 then
         row = call('HEXISTS', SCHEDULES, name) == 1 and fan_out_row(name)
     else
-        row = load_one(block, name)
+        row = load(block, { name })[name]
         row = row and row[PARKED] == 0 and row
     end
     if row then

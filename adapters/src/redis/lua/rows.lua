@@ -49,17 +49,6 @@ local function cut(row, field)
     end
 end
 
--- Gives a job room for what an attempt leaves behind.
-local function widen(row)
-    if row[JOB_ERROR] == nil then
-        row[ATTEMPTS] = 0
-        row[STALLS] = 0
-        row[BACKING_OFF] = false
-        row[HELD_UNTIL] = false
-        row[JOB_ERROR] = false
-    end
-end
-
 -- Reads the rows of `names`; those that are not there become `false`.
 local function load(block, names)
     local known, wanted, count = rows[block], names, #names
@@ -99,10 +88,6 @@ local function load(block, names)
     return known
 end
 
-local function load_one(block, name)
-    return load(block, { name })[name]
-end
-
 -- The row has changed. One that is new needs no telling.
 local function touch(row)
     local before = row[BEFORE]
@@ -126,23 +111,4 @@ local function set_cursor(block, name, cursor)
         cursors[block] = { [name] = cursor }
     end
     changed = true
-end
-
--- The job goes, and with it how far a fan-out came.
-local function drop_job(block, name, row)
-    cut(row, FINISHED)
-    if block == 0 then
-        set_cursor(0, name, false)
-    end
-end
-
--- The tokens of the jobs that a worker holds, in the order in which it got them.
-local function tokens_of(worker)
-    local tokens = tokens_by_worker[worker]
-    if not tokens then
-        local raw = call('HGET', WORKERS, worker)
-        tokens = raw and decode(raw) or {}
-        tokens_by_worker[worker] = tokens
-    end
-    return tokens
 end

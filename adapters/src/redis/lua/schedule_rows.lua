@@ -27,7 +27,7 @@ end
 
 -- The row of a fan-out, a new one if need be.
 local function fan_out_row(name)
-    local row = load_one(0, name)
+    local row = load(0, { name })[name]
     if not row then
         row = { 0, 0, 0, false, false, false, false, false, false, 0, false }
         rows[0][name] = row

@@ -5,6 +5,8 @@ local KEEP_COMPLETED, KEEP_FAILED, STALLS_MAX, DEFINED, PAUSED, CLOSED_UNTIL, CL
     7, 8, 9, 10, 11, 12, 13, 14
 -- Since when a source that was closed opens again, step by step, and how many jobs have started since.
 local RAMP_SINCE, RAMP_STARTS = 15, 16
+-- Whether users ever had a limit of requests: only then there may be windows of theirs.
+local HAD_USER_LIMIT = 17
 
 local sources, sources_touched = {}, {}
 

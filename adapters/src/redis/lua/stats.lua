@@ -18,7 +18,7 @@ for block = 0, #source_names do
         local row, in_window = source(block), 0
         if row[JOBS_COUNT] then
             make_flows()
-            in_window = row[JOBS_COUNT] - available(flow(block)[STARTS], row[JOBS_COUNT], row[JOBS_MS])
+            in_window = row[JOBS_COUNT] - windows.available(flows.of(block)[STARTS], row[JOBS_COUNT], row[JOBS_MS])
         end
         local users = call('HLEN', key(block, ROWS))
         local never = call('HGET', NEVER_SYNCED, source_names[block])

@@ -6,10 +6,10 @@ local known, count = load(1, names), 0
 for i = 1, #names do
     if known[names[i]] then
         remove_row(1, names[i])
-        forget_asked(1, names[i])
+        flows.forget_asked(1, names[i])
         count = count + 1
     end
 end
 flush()
-flush_all_flows()
+flows.flush()
 return answer('ok', count)

@@ -4,7 +4,7 @@
 --
 -- To make a function costs, and a source without limits needs none of these: they are made when first needed.
 
-local available, opens_at, record, restamp
+local windows
 local function make_windows()
     local EXACT_COUNT_MAX, SLOTS, BUCKETS_MAX, LIMIT_WINDOW_MS_MAX = 64, 64, 82, 86400000
 
@@ -19,12 +19,12 @@ local function make_windows()
     end
 
     -- How many more may start now.
-    function available(window, count, window_ms)
+    local function available(window, count, window_ms)
         return max(0, count - used(window, window_ms))
     end
 
     -- The first time at which `wanted` more may start if nothing else does.
-    function opens_at(window, count, window_ms, wanted)
+    local function opens_at(window, count, window_ms, wanted)
         if wanted == 0 then
             return now
         end
@@ -90,7 +90,7 @@ local function make_windows()
         end
     end
 
-    function record(window, starts, count, window_ms)
+    local function record(window, starts, count, window_ms)
         if starts == 0 then
             return
         end
@@ -107,7 +107,9 @@ local function make_windows()
     end
 
     -- Takes starts that lie after now to have happened now: the clock stepped back.
-    function restamp(window)
+    local function restamp(window)
         gather(window, now, 0)
     end
+
+    windows = { available = available, opens_at = opens_at, record = record, restamp = restamp }
 end
