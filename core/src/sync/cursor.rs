@@ -3,6 +3,8 @@
 //! It holds, for each calendar, the sync token with the fingerprint of the query that made it, and the traversal that is
 //! under way, so that whoever takes the job over goes on at the very page where it stopped.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -153,7 +155,7 @@ impl SyncCursor {
     /// Reads a stored cursor; one that cannot be read is a new one, and leads to a full pass.
     #[must_use]
     pub fn read(text: Option<&str>) -> Self {
-        text.and_then(|text| serde_json::from_str(text).ok())
+        text.and_then(|text| plain::read(text).or_else(|| serde_json::from_str(text).ok()))
             .unwrap_or_default()
     }
 
