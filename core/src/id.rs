@@ -112,20 +112,13 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 &self.text
             }
-
-            /// What the heads did not tell: the rest of the text, unless both are copies of one name.
-            fn cmp_text(&self, other: &Self) -> Ordering {
-                if Arc::ptr_eq(&self.text, &other.text) {
-                    return Ordering::Equal;
-                }
-                self.text.cmp(&other.text)
-            }
         }
 
         // All as text.
         impl PartialEq for $name {
             fn eq(&self, other: &Self) -> bool {
-                self.head == other.head && self.cmp_text(other).is_eq()
+                Arc::ptr_eq(&self.text, &other.text)
+                    || self.head == other.head && self.text == other.text
             }
         }
 
@@ -145,7 +138,13 @@ macro_rules! name {
 
         impl Ord for $name {
             fn cmp(&self, other: &Self) -> Ordering {
-                self.head.cmp(&other.head).then_with(|| self.cmp_text(other))
+                // Two copies of one name first: the keys of nearly all maps begin with the one source there is.
+                if Arc::ptr_eq(&self.text, &other.text) {
+                    return Ordering::Equal;
+                }
+                self.head
+                    .cmp(&other.head)
+                    .then_with(|| self.text.cmp(&other.text))
             }
         }
 

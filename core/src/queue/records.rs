@@ -52,7 +52,11 @@ impl Queue {
 
     pub(super) fn remove_job(&mut self, key: &JobKey) -> Option<JobRow> {
         let row = self.jobs.remove(key)?;
-        let place = Place::of(&row, self.gate_of(key));
+        let gate = match row.active {
+            Some(_) => None,
+            None => self.gate_of(key),
+        };
+        let place = Place::of(&row, gate);
         self.index.leave(key, &place);
         Some(row)
     }

@@ -145,7 +145,8 @@ impl CalendarCursor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncCursor {
     /// Each calendar that is or was kept.
-    pub calendars: BTreeMap<CalendarId, CalendarCursor>,
+    /// Boxed, as a map makes room for eleven where most users have one.
+    pub calendars: BTreeMap<CalendarId, Box<CalendarCursor>>,
     /// What is left to do of a round that was broken off; empty: the next round begins with all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub round: Vec<CalendarId>,
@@ -195,7 +196,7 @@ mod tests {
         });
         cursor
             .calendars
-            .insert(CalendarId::new("primary").unwrap(), calendar);
+            .insert(CalendarId::new("primary").unwrap(), Box::new(calendar));
         assert_eq!(SyncCursor::read(Some(&cursor.write())), cursor);
         assert_eq!(SyncCursor::read(Some("{")), SyncCursor::default());
         assert_eq!(SyncCursor::read(None), SyncCursor::default());
@@ -227,7 +228,7 @@ mod tests {
             }
             cursor
                 .calendars
-                .insert(CalendarId::new(name).unwrap(), calendar);
+                .insert(CalendarId::new(name).unwrap(), Box::new(calendar));
         }
         assert_eq!(cursor.quarantine_room(), 0);
         assert!(cursor.write().len() < QUARANTINE_KEPT_MAX * 320 + 1_000);

@@ -323,7 +323,7 @@ impl SyncMachine {
         for entry in &entries {
             let cursor = self.cursor.calendars.entry(entry.id.clone());
             cursor
-                .or_insert_with(|| CalendarCursor::new(window_start))
+                .or_insert_with(|| Box::new(CalendarCursor::new(window_start)))
                 .title = entry.summary.clone();
         }
         let calendars = entries.into_iter().map(|entry| entry.id).collect();
@@ -341,7 +341,7 @@ impl SyncMachine {
         self.to_remove = kept.filter(|kept| !is_selected(kept)).cloned().collect();
         for calendar in &selected {
             let cursor = self.cursor.calendars.entry(calendar.clone());
-            cursor.or_insert_with(|| CalendarCursor::new(window_start));
+            cursor.or_insert_with(|| Box::new(CalendarCursor::new(window_start)));
         }
         let left: Vec<CalendarId> = round
             .iter()
@@ -550,8 +550,10 @@ impl SyncMachine {
             };
         }
         let tally = self.tally;
-        let unavailable = |cursor: &CalendarCursor| cursor.unavailable_since.is_some();
-        let outcome = if tally.unavailable > 0 && self.cursor.calendars.values().all(unavailable) {
+        let mut cursors = self.cursor.calendars.values();
+        let none_is_there =
+            tally.unavailable > 0 && cursors.all(|cursor| cursor.unavailable_since.is_some());
+        let outcome = if none_is_there {
             CommitOutcome::Skipped {
                 note: "none of the calendars can be read".to_owned(),
             }
