@@ -248,6 +248,10 @@ impl Node {
         }
     }
 
+    #[expect(
+        clippy::boxed_local,
+        reason = "boxed as it was kept: it is large to move, and mostly only its purpose is wanted"
+    )]
     fn effect_ended(&mut self, now: Timestamp, ended: Box<InFlight>, result: EffectResult) {
         let InFlight {
             purpose,
