@@ -213,10 +213,10 @@ impl Bench {
     fn perform(&mut self, id: EffectId, op: Op) {
         let (after_us, result) = match op {
             Op::Store(command) => {
-                self.claims += u32::from(matches!(command, Command::Claim { .. }));
+                self.claims += u32::from(matches!(*command, Command::Claim { .. }));
                 let now = self.now();
                 let begun = Instant::now();
-                let value = self.queue.apply(now, command);
+                let value = self.queue.apply(now, *command);
                 self.queue_time += begun.elapsed();
                 (
                     ROUND_TRIP_US,

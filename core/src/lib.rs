@@ -41,7 +41,7 @@
 //!         Output::Effect { id, op } => {
 //!             let result = match op {
 //!                 Op::Store(command) => {
-//!                     let value = store.apply(now, command);
+//!                     let value = store.apply(now, *command);
 //!                     EffectResult::Store(Ok(Stamped { now, value }))
 //!                 }
 //!                 Op::Fetch(_) | Op::Graph(_) => unreachable!("no user is enrolled"),

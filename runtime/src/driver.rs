@@ -133,15 +133,15 @@ async fn perform(ports: Arc<Ports>, op: Op, effects: Arc<Effects>) -> EffectResu
     match op {
         Op::Store(command) => {
             effects.store.fetch_add(1, Ordering::Relaxed);
-            EffectResult::Store(ports.store.apply(command).await)
+            EffectResult::Store(ports.store.apply(*command).await)
         }
         Op::Fetch(request) => {
             effects.fetch.fetch_add(1, Ordering::Relaxed);
-            EffectResult::Fetch(ports.source.fetch(request).await)
+            EffectResult::Fetch(ports.source.fetch(*request).await)
         }
         Op::Graph(write) => {
             effects.graph.fetch_add(1, Ordering::Relaxed);
-            EffectResult::Graph(ports.graph.write(write).await)
+            EffectResult::Graph(ports.graph.write(*write).await)
         }
     }
 }

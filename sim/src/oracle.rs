@@ -5,6 +5,7 @@
 //! terms of the calendar.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use kalends_core::graph::{CalendarRow, EventRow, EventTime, GraphSnapshot};
 
@@ -203,25 +204,53 @@ fn said(text: &Option<String>) -> Option<&str> {
 
 type Difference = (&'static str, String, String);
 
+/// Values are put into words only where they differ: a fleet's comparison is of millions.
+fn check<T: PartialEq + Display>(
+    found: &mut Vec<Difference>,
+    field: &'static str,
+    expected: T,
+    actual: T,
+) {
+    if expected != actual {
+        found.push((field, expected.to_string(), actual.to_string()));
+    }
+}
+
+fn check_text(
+    found: &mut Vec<Difference>,
+    field: &'static str,
+    expected: &Option<String>,
+    actual: &Option<String>,
+) {
+    if expected != actual {
+        found.push((field, text(expected), text(actual)));
+    }
+}
+
 fn differences(event: &TruthEvent, row: &EventRow) -> Vec<Difference> {
     let mut found = Vec::new();
-    let mut check = |field: &'static str, expected: String, actual: String| {
-        if expected != actual {
-            found.push((field, expected, actual));
-        }
-    };
     check(
+        &mut found,
         "etag",
         event.etag.clone().unwrap_or_default(),
         row.etag.clone(),
     );
-    check("status", event.status.clone(), row.status.clone());
-    check(
+    if event.status != row.status {
+        check(
+            &mut found,
+            "status",
+            event.status.clone(),
+            row.status.clone(),
+        );
+    }
+    check_text(
+        &mut found,
         "series",
-        text(&event.recurring_event_id),
-        text(&row.series_id),
+        &event.recurring_event_id,
+        &row.series_id,
     );
     check(
+        &mut found,
         "original start",
         time(event.original_start.as_ref()),
         row_time(row.original_start.as_ref()),
@@ -229,66 +258,70 @@ fn differences(event: &TruthEvent, row: &EventRow) -> Vec<Difference> {
     if event.status == "cancelled" {
         // Of a cancelled instance Google tells no more, and its place is where it was.
         check(
+            &mut found,
             "start",
             time(event.original_start.as_ref()),
             row_time(Some(&row.start)),
         );
         return found;
     }
-    check("name", text(&event.summary), text(&row.name));
-    check(
+    check_text(&mut found, "name", &event.summary, &row.name);
+    check_text(
+        &mut found,
         "description",
-        text(&event.description),
-        text(&row.description),
+        &event.description,
+        &row.description,
     );
-    check("location", text(&event.location), text(&row.location));
+    check_text(&mut found, "location", &event.location, &row.location);
     check(
+        &mut found,
         "start",
         time(event.start.as_ref()),
         row_time(Some(&row.start)),
     );
     // Where the calendar leaves the end open, the event ends as it starts.
     let end = event.end.as_ref().or(event.start.as_ref());
-    check("end", time(end), row_time(Some(&row.end)));
+    check(&mut found, "end", time(end), row_time(Some(&row.end)));
     check(
+        &mut found,
         "recurrence",
         event.recurrence.join("\n"),
         row.recurrence.join("\n"),
     );
     check(
+        &mut found,
         "organizer",
         text(&event.organizer.as_ref().and_then(key)),
         text(&row.organizer.as_ref().map(|person| person.key.clone())),
     );
-    check("attendees", guests(event), attendees(row));
+    check(&mut found, "attendees", guests(event), attendees(row));
     check(
+        &mut found,
         "sequence",
-        event.sequence.unwrap_or(0).to_string(),
-        row.sequence.to_string(),
+        event.sequence.unwrap_or(0),
+        row.sequence,
     );
     let event_type = event
         .event_type
         .clone()
         .unwrap_or_else(|| "default".to_owned());
-    check("event type", event_type, row.event_type.clone());
-    check("updated", text(&event.updated), text(&row.updated));
-    check("created", text(&event.created), text(&row.created));
-    check(
-        "all day",
-        event.all_day.to_string(),
-        row.all_day.to_string(),
-    );
-    check("iCalendar UID", text(&event.ical_uid), text(&row.ical_uid));
-    check("visibility", text(&event.visibility), text(&row.visibility));
-    check(
+    check(&mut found, "event type", event_type, row.event_type.clone());
+    check_text(&mut found, "updated", &event.updated, &row.updated);
+    check_text(&mut found, "created", &event.created, &row.created);
+    check(&mut found, "all day", event.all_day, row.all_day);
+    check_text(&mut found, "iCalendar UID", &event.ical_uid, &row.ical_uid);
+    check_text(&mut found, "visibility", &event.visibility, &row.visibility);
+    check_text(
+        &mut found,
         "transparency",
-        text(&event.transparency),
-        text(&row.transparency),
+        &event.transparency,
+        &row.transparency,
     );
     check(
+        &mut found,
         "attendees omitted",
-        event.attendees_omitted.to_string(),
-        row.attendees_omitted.to_string(),
+        event.attendees_omitted,
+        row.attendees_omitted,
     );
     found
 }

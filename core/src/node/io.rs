@@ -17,15 +17,15 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EffectId(pub u64);
 
-/// What the driver is to do.
+/// What the driver is to do. Boxed: an effect goes through several hands, and each would move some 200 bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Send this command to the store.
-    Store(Command),
+    Store(Box<Command>),
     /// Make this request to the source.
-    Fetch(FetchRequest),
+    Fetch(Box<FetchRequest>),
     /// Write this to the graph.
-    Graph(GraphWrite),
+    Graph(Box<GraphWrite>),
 }
 
 /// How an effect ended.

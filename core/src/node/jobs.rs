@@ -62,6 +62,10 @@ impl Node {
                     lease.cursor.as_deref(),
                     lease.requests,
                 );
+                let machine = match self.fingerprints.get(source) {
+                    Some(fingerprint) => machine.with_fingerprint(*fingerprint),
+                    None => machine,
+                };
                 Some(Work::Sync {
                     source: source.clone(),
                     machine: Box::new(machine),
@@ -124,13 +128,14 @@ impl Node {
                 self.send_effect(
                     now,
                     token,
-                    Op::Fetch(request),
+                    Op::Fetch(Box::new(request)),
                     timeout_ms,
                     EffectKind::Fetch,
                 );
             }
             Step::Write(write) => {
                 let timeout_ms = self.settings.deadlines.graph_ms;
+                let write = Box::new(write);
                 self.send_effect(now, token, Op::Graph(write), timeout_ms, EffectKind::Graph);
             }
             Step::Checkpoint { progress, requests } => {

@@ -1,7 +1,7 @@
 //! The node's side of the store: effects under way with their deadlines, the store's clock, and what to do while the
 //! store is away (keep asking, backing off; forget nothing).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ impl Purpose {
 pub(super) struct InFlight {
     pub(super) purpose: Purpose,
     /// A store command that may have to be sent again.
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<Box<Command>>,
     pub(super) kind: EffectKind,
     pub(super) timeout_ms: u64,
     deadline: Timestamp,
@@ -96,8 +96,9 @@ impl InFlight {
 /// The effects under way: at most a few for the node itself and one for each job that it holds.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Effects {
-    /// Boxed, as the map moves its entries about when one comes or goes.
-    in_flight: BTreeMap<EffectId, Box<InFlight>>,
+    /// By their names, which grow; boxed, as entries move up when one before them goes. There are a few, or some hundreds
+    /// in a process with many slots.
+    in_flight: VecDeque<(EffectId, Box<InFlight>)>,
     deadlines: BTreeSet<(Timestamp, EffectId)>,
     last: u64,
 }
@@ -106,7 +107,7 @@ impl Effects {
     pub(super) fn begin(
         &mut self,
         purpose: Purpose,
-        command: Option<Command>,
+        command: Option<Box<Command>>,
         now: Timestamp,
         timeout_ms: u64,
         kind: EffectKind,
@@ -125,19 +126,21 @@ impl Effects {
             timeout_ms,
             deadline,
         };
-        self.in_flight.insert(id, Box::new(effect));
+        self.in_flight.push_back((id, Box::new(effect)));
         self.deadlines.insert((deadline, id));
         id
     }
 
-    pub(super) fn end(&mut self, id: EffectId) -> Option<InFlight> {
-        let ended = self.in_flight.remove(&id)?;
+    /// Boxed, as it is large to move.
+    pub(super) fn end(&mut self, id: EffectId) -> Option<Box<InFlight>> {
+        let place = self.in_flight.binary_search_by_key(&id, |(id, _)| *id);
+        let (_, ended) = self.in_flight.remove(place.ok()?)?;
         self.deadlines.remove(&(ended.deadline, id));
-        Some(*ended)
+        Some(ended)
     }
 
     /// Takes out one effect whose deadline has come.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Option<(EffectId, InFlight)> {
+    pub(super) fn expire(&mut self, now: Timestamp) -> Option<(EffectId, Box<InFlight>)> {
         let id = self
             .deadlines
             .first()
@@ -147,7 +150,9 @@ impl Effects {
     }
 
     pub(super) fn purpose(&self, id: EffectId) -> Option<&Purpose> {
-        self.in_flight.get(&id).map(|effect| &effect.purpose)
+        let place = self.in_flight.binary_search_by_key(&id, |(id, _)| *id);
+        let (_, effect) = self.in_flight.get(place.ok()?)?;
+        Some(&effect.purpose)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {

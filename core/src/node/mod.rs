@@ -49,6 +49,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::google::page::EventsPage;
+use crate::google::query::EventsQuery;
 use crate::id::{ScheduleName, SourceName};
 use crate::mutant::{Mutant, planted};
 use crate::queue::command::{Command, LeaseRef, Reply};
@@ -58,7 +59,7 @@ use boot::boot_commands;
 use claims::{ClaimState, HeartbeatState};
 use io::{EffectId, EffectResult, Input, Notice, Op, Output, Reason};
 use link::{EffectKind, Effects, InFlight, Purpose, StoreLink};
-use settings::NodeSettings;
+use settings::{NodeSettings, SourceDefinition};
 use slots::{Slots, Work};
 use ticks::TickView;
 
@@ -100,10 +101,17 @@ pub struct Node {
     slots: Slots,
     /// Gates of whole sources that are known to be closed, until then (store time).
     gates: BTreeMap<SourceName, Timestamp>,
+    /// Of each source's query: the same for all its jobs.
+    fingerprints: BTreeMap<SourceName, u64>,
     jitter_rng: KalendsRng,
     backoff_rng: KalendsRng,
     shutdown: Option<Timestamp>,
     finished: bool,
+}
+
+fn fingerprint_of(source: &SourceDefinition) -> (SourceName, u64) {
+    let fingerprint = EventsQuery::fingerprint(source.sync.page_size);
+    (source.name.clone(), fingerprint)
 }
 
 impl Node {
@@ -124,6 +132,7 @@ impl Node {
             jitter_rng: substream(seed, "jitter"),
             backoff_rng: substream(seed, "backoff"),
             boot: boot_commands(&settings),
+            fingerprints: settings.sources.iter().map(fingerprint_of).collect(),
             settings,
             outputs: VecDeque::new(),
             due_at: None,
@@ -269,6 +278,7 @@ impl Node {
         } else {
             None
         };
+        let command = Box::new(command);
         let kept = purpose.is_sent_again().then(|| command.clone());
         let id = self
             .effects
@@ -282,13 +292,17 @@ impl Node {
         }
     }
 
-    fn effect_ended(&mut self, now: Timestamp, ended: InFlight, result: EffectResult) {
+    #[expect(
+        clippy::boxed_local,
+        reason = "boxed as it was kept: it is large to move, and mostly only its purpose is wanted"
+    )]
+    fn effect_ended(&mut self, now: Timestamp, ended: Box<InFlight>, result: EffectResult) {
         let InFlight {
             purpose,
             command,
             kind,
             ..
-        } = ended;
+        } = *ended;
         match (kind, result) {
             (EffectKind::Store, EffectResult::Store(Ok(stamped))) => {
                 for notice in self.link.answered(now, stamped.now) {
@@ -316,7 +330,7 @@ impl Node {
         &mut self,
         now: Timestamp,
         purpose: Purpose,
-        command: Option<Command>,
+        command: Option<Box<Command>>,
         detail: String,
     ) {
         if let Some(notice) = self.link.failed(now, detail) {
@@ -336,7 +350,7 @@ impl Node {
             }
             Purpose::Boot | Purpose::FirstSync | Purpose::Job(_) => {
                 let command = command.expect("a command that is sent again was kept");
-                self.link.hold(purpose, command);
+                self.link.hold(purpose, *command);
             }
         }
     }

@@ -36,6 +36,7 @@
 //! next closing is earned. [`ramp_allowance`] lets starts in one after another over the first window.
 
 use std::collections::VecDeque;
+use std::collections::vec_deque::Iter;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -149,9 +150,41 @@ impl Bucket {
 
 /// The log of starts against which a [`Limit`] is checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredWindow")]
 pub struct SlidingWindow {
     /// By their last millisecond, oldest first; no two with the same; at most [`BUCKETS_MAX`].
     buckets: VecDeque<Bucket>,
+    /// How many starts they hold in all: every claim asks, and mostly this alone says that there is room.
+    #[serde(skip)]
+    total: u64,
+}
+
+/// The log as it is written down.
+#[derive(Deserialize)]
+struct StoredWindow {
+    buckets: VecDeque<Bucket>,
+}
+
+impl From<StoredWindow> for SlidingWindow {
+    fn from(StoredWindow { buckets }: StoredWindow) -> Self {
+        SlidingWindow {
+            total: total(&buckets),
+            buckets,
+        }
+    }
+}
+
+/// See [`SlidingWindow::outline`].
+#[derive(Serialize)]
+pub(crate) struct Outline {
+    buckets: usize,
+    total: u64,
+    oldest: Option<(Timestamp, u32)>,
+    newest: Option<(Timestamp, u32)>,
+}
+
+fn total(buckets: &VecDeque<Bucket>) -> u64 {
+    buckets.iter().map(|bucket| u64::from(bucket.count)).sum()
 }
 
 impl SlidingWindow {
@@ -176,7 +209,7 @@ impl SlidingWindow {
             && buckets
                 .iter()
                 .is_sorted_by(|left, right| left.last < right.last);
-        valid.then_some(SlidingWindow { buckets })
+        valid.then(|| StoredWindow { buckets }.into())
     }
 
     /// The buckets, oldest first: the last millisecond in which the starts of each may have happened, and their number.
@@ -184,6 +217,17 @@ impl SlidingWindow {
         self.buckets
             .iter()
             .map(|bucket| (bucket.last, bucket.count))
+    }
+
+    /// What tells two states of a log apart that began alike: every change of it is at its ends or in its sum.
+    pub(crate) fn outline(&self) -> Outline {
+        let bucket = |bucket: &Bucket| (bucket.last, bucket.count);
+        Outline {
+            buckets: self.buckets.len(),
+            total: self.total,
+            oldest: self.buckets.front().map(bucket),
+            newest: self.buckets.back().map(bucket),
+        }
     }
 
     /// How many more may start at `now`.
@@ -205,17 +249,18 @@ impl SlidingWindow {
             return Timestamp::MAX;
         }
         let room_for = limit.count - wanted.min(limit.count);
-        let mut used = self.used(now, limit);
+        if self.total <= u64::from(room_for) {
+            return now;
+        }
+        let first = self.first_inside(now, limit);
+        let mut used = self.used_from(first);
         let mut opens_at = now;
-        for bucket in &self.buckets {
+        for bucket in self.buckets.range(first..) {
             if used <= room_for {
                 break;
             }
-            let leaves_at = bucket.leaves_at(limit);
-            if leaves_at > now {
-                used = used.saturating_sub(bucket.count);
-                opens_at = leaves_at;
-            }
+            used = used.saturating_sub(bucket.count);
+            opens_at = bucket.leaves_at(limit);
         }
         opens_at
     }
@@ -239,13 +284,28 @@ impl SlidingWindow {
     }
 
     fn used(&self, now: Timestamp, limit: &Limit) -> u32 {
-        self.buckets
-            .iter()
-            .filter(|bucket| bucket.leaves_at(limit) > now)
-            .filter(|bucket| {
-                !planted(Mutant::FixedWindow) || bucket.last >= window_begin(now, limit)
-            })
-            .fold(0, |sum: u32, bucket| sum.saturating_add(bucket.count))
+        self.used_from(self.first_inside(now, limit))
+    }
+
+    /// The first bucket that still counts. The older one is the sooner it leaves: those that have left stand before it.
+    fn first_inside(&self, now: Timestamp, limit: &Limit) -> usize {
+        self.buckets.partition_point(|bucket| {
+            bucket.leaves_at(limit) <= now
+                || planted(Mutant::FixedWindow) && bucket.last < window_begin(now, limit)
+        })
+    }
+
+    /// The starts in the buckets from `first` on, added up on the shorter side of it.
+    fn used_from(&self, first: usize) -> u32 {
+        let sum = |buckets: Iter<'_, Bucket>| -> u64 {
+            buckets.map(|bucket| u64::from(bucket.count)).sum()
+        };
+        let used = if first < self.buckets.len() / 2 {
+            self.total - sum(self.buckets.range(..first))
+        } else {
+            sum(self.buckets.range(first..))
+        };
+        u32::try_from(used).unwrap_or(u32::MAX)
     }
 
     /// Puts `starts` more, with all that stand in buckets after `last_max`, into the newest bucket that ends in `now`
@@ -256,6 +316,7 @@ impl SlidingWindow {
             && newest.last > last_max
         {
             count = count.saturating_add(newest.count);
+            self.total -= u64::from(newest.count);
             self.buckets.pop_back();
         }
         if count == 0 {
@@ -263,26 +324,30 @@ impl SlidingWindow {
         }
         match self.buckets.back_mut() {
             Some(newest) if newest.last >= now => {
+                self.total -= u64::from(newest.count);
                 newest.count = newest.count.saturating_add(count);
+                self.total += u64::from(newest.count);
             }
-            _ => self.buckets.push_back(Bucket {
-                last: last_max,
-                count,
-            }),
+            _ => {
+                self.total += u64::from(count);
+                self.buckets.push_back(Bucket {
+                    last: last_max,
+                    count,
+                });
+            }
         }
     }
 
     /// Drops the oldest buckets that have left the window and cannot matter if it is lengthened.
     fn forget(&mut self, now: Timestamp, limit: &Limit) {
-        let counts = self.buckets.iter().map(|bucket| u64::from(bucket.count));
-        let mut newer: u64 = counts.sum();
         while let Some(oldest) = self.buckets.front() {
-            newer -= u64::from(oldest.count);
+            let newer = self.total - u64::from(oldest.count);
             let is_behind = oldest.leaves_at(limit) <= now;
             let is_ancient = oldest.last.plus_ms(LIMIT_WINDOW_MS_MAX) <= now;
             if !is_behind || newer < u64::from(limit.count) && !is_ancient {
                 break;
             }
+            self.total = newer;
             self.buckets.pop_front();
         }
     }
@@ -290,7 +355,9 @@ impl SlidingWindow {
     fn join_oldest(&mut self) {
         let oldest = self.buckets.pop_front().expect("there are many");
         let next = self.buckets.front_mut().expect("there are many");
+        self.total -= u64::from(oldest.count) + u64::from(next.count);
         next.count = next.count.saturating_add(oldest.count);
+        self.total += u64::from(next.count);
     }
 }
 

@@ -22,7 +22,7 @@ use chrono::{DateTime, Datelike, Days, Months, NaiveDate, Offset, TimeZone as _}
 use serde::{Deserialize, Serialize};
 
 use super::catch_up::plan;
-use super::cron::{CronExpression, DAY_MINUTES};
+use super::cron::CronExpression;
 use crate::id::SourceName;
 use crate::time::Timestamp;
 
@@ -238,7 +238,8 @@ impl ScheduleDefinition {
             unreachable!("only called for days near a change");
         };
         let mut ticks = Vec::new();
-        for minute in (0..DAY_MINUTES).filter(|minute| self.cron.matches_minute_of_day(*minute)) {
+        let next = |from: u32| self.cron.first_minute_from(from);
+        for minute in std::iter::successors(next(0), |minute| next(minute + 1)) {
             let local_s = day.midnight_s + i64::from(minute) * MINUTE_S;
             let by_old_clock = Some(local_s - before_s).filter(|tick_s| *tick_s < at_s);
             let by_new_clock = Some(local_s - after_s).filter(|tick_s| *tick_s >= at_s);

@@ -86,7 +86,13 @@ impl Command {
     /// [`DETAIL_CHARS_MAX`] characters.
     #[must_use]
     pub fn shortened(mut self) -> Command {
-        match &mut self {
+        self.shorten();
+        self
+    }
+
+    /// As [`Command::shortened`], in place: a command is large to move.
+    pub(super) fn shorten(&mut self) {
+        match self {
             Command::Retry { error: text, .. }
             | Command::Fail { error: text, .. }
             | Command::Limited { reason: text, .. }
@@ -98,7 +104,6 @@ impl Command {
             }
             _ => {}
         }
-        self
     }
 }
 

@@ -7,8 +7,6 @@
 //! Every part of it is bounded. Who is ready and could start but for such a bound is there for the next claim, and the
 //! reply says "now".
 
-use std::collections::BTreeSet;
-
 use super::command::{Lease, LeaseRef, LeaseToken, Refusal, Reply};
 use super::records::user_key;
 use super::rows::{ActiveLease, FlowRow};
@@ -42,9 +40,13 @@ impl Queue {
         let mut leases = Vec::new();
         self.give_again(now, &mut claim, &mut leases);
         self.start_fan_outs(now, &mut claim, &mut leases);
-        let sources: Vec<SourceName> = self.sources.iter().map(|(name, _)| name.clone()).collect();
-        for source in sources {
-            self.start_syncs(now, &source, &mut claim, &mut leases);
+        // Most claims of an idle fleet find nobody ready: then nothing is copied.
+        if claim.slots > 0 && self.some_sync_waits(now) {
+            let sources: Vec<SourceName> =
+                self.sources.iter().map(|(name, _)| name.clone()).collect();
+            for source in sources {
+                self.start_syncs(now, &source, &mut claim, &mut leases);
+            }
         }
         Ok(Reply::Claimed {
             leases,
@@ -54,15 +56,18 @@ impl Queue {
         })
     }
 
+    fn some_sync_waits(&self, now: Timestamp) -> bool {
+        let mut sources = self.index.sources.values();
+        sources.any(|source| source.lane.first_waiting(now).is_some())
+    }
+
     fn expire_leases(&mut self, now: Timestamp) -> (u32, u32) {
         let (mut recovered, mut buried) = (0, 0);
         for _ in 0..EXPIRE_BATCH_MAX {
-            let Some((expires_at, key)) = self.index.expiry.first().cloned() else {
+            let first = self.index.expiry.first();
+            let Some((_, key)) = first.filter(|(expires_at, _)| *expires_at <= now).cloned() else {
                 break;
             };
-            if expires_at > now {
-                break;
-            }
             if self.stall(now, &key) {
                 buried += 1;
             } else {
@@ -120,10 +125,11 @@ impl Queue {
         let Some(leased) = self.index.workers.get(&claim.worker) else {
             return;
         };
-        let held: BTreeSet<LeaseToken> = claim.held.iter().copied().collect();
+        let mut held = std::mem::take(&mut claim.held);
+        held.sort_unstable();
         let unknown: Vec<(LeaseToken, JobKey)> = leased
             .iter()
-            .filter(|(token, _)| !held.contains(token))
+            .filter(|(token, _)| held.binary_search(token).is_err())
             .map(|(token, key)| (*token, key.clone()))
             .collect();
         for (token, key) in unknown {
@@ -173,7 +179,6 @@ impl Queue {
         if row.paused.is_some() || row.gate_until.is_some_and(|until| until > now) {
             return;
         }
-        // Most claims of an idle fleet end here, without a look at the limits.
         let index = self.index.sources.get(source);
         if claim.slots == 0 || index.is_none_or(|index| index.lane.first_waiting(now).is_none()) {
             return;

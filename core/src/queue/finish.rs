@@ -21,12 +21,12 @@ impl Queue {
         if self.is_ended(now, lease)? {
             return Ok(Reply::AlreadyDone);
         }
-        self.remember_finished(lease);
         let job = self.remove_job(&lease.key).expect("a live lease has a job");
         let synced = matches!(commit.outcome, CommitOutcome::Synced { .. });
         let outcome = commit.outcome;
         if let Some(user) = user_key(&lease.key) {
             self.edit_user(&user, |row| {
+                row.finished = Some(lease.token);
                 let state = &mut row.state;
                 state.cursor = commit.cursor.or(state.cursor.take());
                 state.due_at = commit.next_due_at.unwrap_or(state.due_at);
@@ -41,6 +41,8 @@ impl Queue {
             if synced {
                 self.reset_source_limited(&user.0);
             }
+        } else {
+            self.remember_finished(lease);
         }
         self.file_completed(FinishedRow {
             key: lease.key.clone(),
@@ -161,8 +163,9 @@ impl Queue {
 
     /// The wish that came while a job was active, now that the job is gone. A parked user's is dropped.
     pub(super) fn run_again(&mut self, key: &JobKey, rerun: Option<Wish>) {
+        let Some(wish) = rerun else { return };
         let parked = self.user_of(key).is_some_and(|user| user.parked.is_some());
-        if let (Some(wish), false) = (rerun, parked) {
+        if !parked {
             self.insert_job(key, JobRow::fresh(wish));
         }
     }

@@ -6,7 +6,7 @@
 use super::check::check_size;
 use super::command::{LeaseRef, Refusal, Reply};
 use super::records::user_key;
-use super::rows::{Ramp, opens_at};
+use super::rows::{FlowRow, Ramp, opens_at};
 use super::state::JobKey;
 use super::{GATE_BASE_MS, GATE_CAP_MS, GATE_MS_MAX, PAUSED_RECHECK_MS, Queue};
 use crate::failure::LimitScope;
@@ -169,8 +169,10 @@ impl Queue {
         let user = user_key(key);
         let project = row.settings.requests_project;
         let for_user = row.settings.requests_user;
-        let mut flow = self.flow(source);
-        let mut wait_until = now.max(opens_at(&flow.requests, now, project.as_ref(), requests));
+        let flow = self.flows.get(source);
+        let mut wait_until = flow.map_or(now, |flow| {
+            now.max(opens_at(&flow.requests, now, project.as_ref(), requests))
+        });
         wait_until = wait_until.max(row.gate_until.unwrap_or(now));
         if row.paused.is_some() && !planted(Mutant::PauseLetsRequests) {
             wait_until = wait_until.max(now.plus_ms(PAUSED_RECHECK_MS));
@@ -184,8 +186,11 @@ impl Queue {
             return Some(wait_until);
         }
         if let Some(limit) = &project {
-            flow.requests.record(now, requests, limit);
-            self.flows.insert(source, flow);
+            if !self.flows.contains(source) {
+                self.flows.insert(source, FlowRow::new());
+            }
+            self.flows
+                .edit(source, |flow| flow.requests.record(now, requests, limit));
         }
         if let Some(user) = &user {
             self.record_user_requests(user, now, for_user.as_ref(), requests);

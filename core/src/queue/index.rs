@@ -13,9 +13,9 @@ use super::state::{JobKey, UserState};
 use crate::id::{SourceName, UserId, WorkerId};
 use crate::time::Timestamp;
 
-/// Where a job stands in the indexes.
+/// All of a job and its user that the indexes depend on: where the job stands in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Outside {
         ready_at: Timestamp,
         priority: Priority,
@@ -28,7 +28,8 @@ enum Place {
 }
 
 impl Place {
-    fn of(row: &JobRow, user: Option<&UserState>) -> Place {
+    /// Of a job whose user's gate is closed until `gate`, which of a leased one nobody asks.
+    pub(super) fn of(row: &JobRow, gate: Option<Timestamp>) -> Place {
         match &row.active {
             Some(lease) => Place::Leased {
                 expires_at: lease.expires_at,
@@ -36,7 +37,7 @@ impl Place {
                 token: lease.token,
             },
             None => Place::Outside {
-                ready_at: ready_at(row, user),
+                ready_at: ready_at(row, gate),
                 priority: row.wish.priority,
             },
         }
@@ -93,7 +94,6 @@ pub(super) struct Index {
     pub(super) user_flows: BTreeSet<(Timestamp, UserKey)>,
     pub(super) completed: BTreeMap<Ring, BTreeSet<u64>>,
     pub(super) failed: BTreeMap<Ring, BTreeSet<u64>>,
-    places: BTreeMap<JobKey, Place>,
 }
 
 impl Index {
@@ -106,7 +106,6 @@ impl Index {
             user_flows: BTreeSet::new(),
             completed: BTreeMap::new(),
             failed: BTreeMap::new(),
-            places: BTreeMap::new(),
         }
     }
 
@@ -120,7 +119,8 @@ impl Index {
             index.add_user(key, UserPlace::of(&row.state));
         }
         for (key, row) in queue.jobs.iter() {
-            index.add_job(key, row, queue.user_of(key));
+            let gate = queue.user_of(key).and_then(|user| user.gate_until);
+            index.stand(key, &Place::of(row, gate));
         }
         for (key, row) in queue.user_flows.iter() {
             index.user_flows.insert((row.empty_at, key.clone()));
@@ -151,26 +151,16 @@ impl Index {
         }
     }
 
-    pub(super) fn add_job(&mut self, key: &JobKey, row: &JobRow, user: Option<&UserState>) {
-        let place = Place::of(row, user);
-        self.stand(key, &place);
-        let former = self.places.insert(key.clone(), place);
-        assert!(former.is_none(), "{key} stood in the indexes already");
-    }
-
-    /// The job, which is in, has changed; most changes leave it where it stands.
-    pub(super) fn move_job(&mut self, key: &JobKey, row: &JobRow, user: Option<&UserState>) {
-        let place = Place::of(row, user);
-        let standing = self.places.get_mut(key).expect("the job is in");
-        if *standing == place {
-            return;
+    /// The job has changed; most changes leave it where it stands.
+    pub(super) fn move_job(&mut self, key: &JobKey, before: &Place, after: &Place) {
+        if before != after {
+            self.leave(key, before);
+            self.stand(key, after);
         }
-        let former = std::mem::replace(standing, place.clone());
-        self.leave(key, &former);
-        self.stand(key, &place);
     }
 
-    fn stand(&mut self, key: &JobKey, place: &Place) {
+    /// The job, which is not in, stands there from now on.
+    pub(super) fn stand(&mut self, key: &JobKey, place: &Place) {
         match place {
             Place::Leased {
                 expires_at,
@@ -188,7 +178,8 @@ impl Index {
         }
     }
 
-    fn leave(&mut self, key: &JobKey, place: &Place) {
+    /// The job, which stands there, does so no more.
+    pub(super) fn leave(&mut self, key: &JobKey, place: &Place) {
         match place {
             Place::Leased {
                 expires_at,
@@ -212,13 +203,6 @@ impl Index {
         }
     }
 
-    /// Takes the job out, if it is in.
-    pub(super) fn remove_job(&mut self, key: &JobKey) {
-        if let Some(place) = self.places.remove(key) {
-            self.leave(key, &place);
-        }
-    }
-
     pub(super) fn add_user(&mut self, (source, user): &UserKey, state: UserPlace) {
         let index = self.sources.entry(source.clone()).or_default();
         index.users += 1;
@@ -233,6 +217,32 @@ impl Index {
             index.parked += 1;
         } else {
             index.due.insert((state.due_at, user.clone()));
+        }
+    }
+
+    /// The user has changed; most changes leave some of the places as they were.
+    pub(super) fn move_user(&mut self, key: &UserKey, before: UserPlace, after: UserPlace) {
+        let same_kind = before.parked == after.parked
+            && before.last_success_at.is_some() == after.last_success_at.is_some();
+        if !same_kind {
+            self.remove_user(key, before);
+            self.add_user(key, after);
+            return;
+        }
+        if after.parked {
+            return;
+        }
+        let (source, user) = key;
+        let index = self.sources.get_mut(source).expect("a user has its source");
+        if before.due_at != after.due_at {
+            index.due.remove(&(before.due_at, user.clone()));
+            index.due.insert((after.due_at, user.clone()));
+        }
+        if let (Some(old), Some(new)) = (before.last_success_at, after.last_success_at)
+            && old != new
+        {
+            index.success.remove(&(old, user.clone()));
+            index.success.insert((new, user.clone()));
         }
     }
 
@@ -254,8 +264,7 @@ impl Index {
 }
 
 /// When a job may start at the earliest, as far as it and its user are concerned.
-fn ready_at(row: &JobRow, user: Option<&UserState>) -> Timestamp {
-    let gate = user.and_then(|user| user.gate_until);
+fn ready_at(row: &JobRow, gate: Option<Timestamp>) -> Timestamp {
     let until = gate.max(row.held_until);
     until.map_or(row.wish.run_at, |until| row.wish.run_at.max(until))
 }

@@ -153,13 +153,18 @@ impl Queue {
     /// - [`Command::RetryFailed`], [`Command::Remove`]: a job counted
     ///
     /// Forgetting requests that count no more is none.
-    pub fn apply(&mut self, now: Timestamp, command: Command) -> Reply {
-        let command = command.with_times_kept();
+    pub fn apply(&mut self, now: Timestamp, mut command: Command) -> Reply {
+        command.keep_times();
         let before = self.touches();
         self.mind_the_clock(now);
-        let checked = command.check();
-        let reply = checked.and_then(|()| self.dispatch(now, command.shortened()));
-        let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
+        let reply = match command.check() {
+            Ok(()) => {
+                command.shorten();
+                let reply = self.dispatch(now, command);
+                reply.unwrap_or_else(|refusal| Reply::Refused { refusal })
+            }
+            Err(refusal) => Reply::Refused { refusal },
+        };
         if self.touches() > before {
             self.edit_meta(|meta| meta.changed_at = meta.changed_at.max(now));
         }

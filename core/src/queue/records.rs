@@ -3,11 +3,11 @@
 use super::Queue;
 use super::clock::WOBBLE_MS;
 use super::command::{LeaseRef, LeaseToken, Refusal};
-use super::index::UserPlace;
+use super::index::{Place, UserPlace};
 use super::rows::{ActiveLease, JobRow, MetaRow, UserFlowRow, UserKey, UserRow, Wish, opens_at};
 use super::state::{JobKey, UserState};
 use crate::mutant::{Mutant, planted};
-use crate::policy::limit::Limit;
+use crate::policy::limit::{Limit, SlidingWindow};
 use crate::time::Timestamp;
 
 /// Rows of users' requests that are dropped in one claim at the most.
@@ -33,40 +33,38 @@ impl Queue {
 
     pub(super) fn insert_job(&mut self, key: &JobKey, row: JobRow) {
         assert!(!self.jobs.contains(key), "{key} is outstanding already");
+        let place = Place::of(&row, self.gate_of(key));
+        self.index.stand(key, &place);
         self.jobs.insert(key, row);
-        self.index_job(key);
     }
 
     /// Lets `change` at a job that is there.
     pub(super) fn edit_job<R>(&mut self, key: &JobKey, change: impl FnOnce(&mut JobRow) -> R) -> R {
-        let answer = self.jobs.edit(key, change);
-        let answer = answer.expect("the caller found this job");
-        self.move_job(key);
+        let gate = self.gate_of(key);
+        let edited = self.jobs.edit(key, |row| {
+            let before = Place::of(row, gate);
+            let answer = change(row);
+            (answer, before, Place::of(row, gate))
+        });
+        let (answer, before, after) = edited.expect("the caller found this job");
+        self.index.move_job(key, &before, &after);
         answer
     }
 
     pub(super) fn remove_job(&mut self, key: &JobKey) -> Option<JobRow> {
-        self.index.remove_job(key);
-        self.jobs.remove(key)
+        let row = self.jobs.remove(key)?;
+        let gate = match row.active {
+            Some(_) => None,
+            None => self.gate_of(key),
+        };
+        let place = Place::of(&row, gate);
+        self.index.leave(key, &place);
+        Some(row)
     }
 
-    fn index_job(&mut self, key: &JobKey) {
-        if let Some(row) = self.jobs.get(key) {
-            let user = user_key(key).and_then(|user| self.users.get(&user));
-            self.index.add_job(key, row, user.map(|user| &user.state));
-        }
-    }
-
-    /// A job may stand elsewhere in the indexes now.
-    fn move_job(&mut self, key: &JobKey) {
-        if let Some(row) = self.jobs.get(key) {
-            let user = match (&row.active, key) {
-                // Of a lease the indexes ask nothing of its user.
-                (None, JobKey::Sync { .. }) => user_key(key).and_then(|user| self.users.get(&user)),
-                _ => None,
-            };
-            self.index.move_job(key, row, user.map(|user| &user.state));
-        }
+    /// Until when the gate of a job's user is closed, as far as there is one.
+    fn gate_of(&self, key: &JobKey) -> Option<Timestamp> {
+        self.user_of(key).and_then(|user| user.gate_until)
     }
 
     pub(super) fn insert_user(&mut self, key: &UserKey, row: UserRow) {
@@ -88,11 +86,15 @@ impl Queue {
         });
         let (answer, before, after) = edited.expect("the caller found this user");
         if before != after {
-            self.index.remove_user(key, before);
-            self.index.add_user(key, after);
+            self.index.move_user(key, before, after);
         }
         if before.gate_until != after.gate_until {
-            self.move_job(&sync_key(key));
+            let job = sync_key(key);
+            if let Some(row) = self.jobs.get(&job) {
+                let before = Place::of(row, before.gate_until);
+                let after = Place::of(row, after.gate_until);
+                self.index.move_job(&job, &before, &after);
+            }
         }
         answer
     }
@@ -131,15 +133,28 @@ impl Queue {
         requests: u32,
     ) {
         let Some(limit) = limit else { return };
-        let mut row = self.remove_user_flow(key).unwrap_or_else(UserFlowRow::new);
-        if row.requests.available(now, limit) == limit.count {
-            // The log would keep old requests for a longer limit to come; for so many users that is too much memory.
-            row = UserFlowRow::new();
+        let record = |row: &mut UserFlowRow| {
+            if row.requests.available(now, limit) == limit.count {
+                // The log would keep old requests for a longer limit to come; for so many users that is too much memory.
+                row.requests = SlidingWindow::new();
+            }
+            row.requests.record(now, requests, limit);
+            let before = row.empty_at;
+            row.empty_at = row.requests.opens_at(now, limit, limit.count);
+            (before, row.empty_at)
+        };
+        let edited = self.user_flows.edit(key, record);
+        let (before, after) = edited.unwrap_or_else(|| {
+            let mut row = UserFlowRow::new();
+            let places = record(&mut row);
+            self.user_flows.insert(key, row);
+            places
+        });
+        let (before, after) = ((before, key.clone()), (after, key.clone()));
+        if before != after {
+            self.index.user_flows.remove(&before);
         }
-        row.requests.record(now, requests, limit);
-        row.empty_at = row.requests.opens_at(now, limit, limit.count);
-        self.index.user_flows.insert((row.empty_at, key.clone()));
-        self.user_flows.insert(key, row);
+        self.index.user_flows.insert(after);
     }
 
     fn remove_user_flow(&mut self, key: &UserKey) -> Option<UserFlowRow> {
@@ -158,14 +173,13 @@ impl Queue {
     pub(super) fn drop_user_flows(&mut self, now: Timestamp) {
         let forgotten_by = self.user_flows_forgotten_by();
         for _ in 0..USER_FLOWS_DROPPED_MAX {
-            let Some((empty_at, key)) = self.index.user_flows.first().cloned() else {
-                return;
-            };
-            if empty_at > forgotten_by {
+            // Most claims end here: nothing is copied before it is known that there is something to drop.
+            let first = self.index.user_flows.first();
+            if first.is_none_or(|(empty_at, _)| *empty_at > forgotten_by) {
                 return;
             }
-            self.index.user_flows.pop_first();
-            let row = self.user_flows.get(&key).cloned();
+            let (_, key) = self.index.user_flows.pop_first().expect("looked at above");
+            let row = self.user_flows.remove_unseen(&key);
             let mut row = row.expect("an indexed row is there");
             let settings = self.sources.get(&key.0).map(|source| &source.settings);
             let limit = settings.and_then(|settings| settings.requests_user);
@@ -175,8 +189,6 @@ impl Queue {
                 // A longer window was set since, or the clock stepped back.
                 self.index.user_flows.insert((row.empty_at, key.clone()));
                 self.user_flows.insert_unseen(&key, row);
-            } else {
-                self.user_flows.remove_unseen(&key);
             }
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Queue;
 use super::index::Index;
+use super::rows::{FlowRow, UserFlowRow};
 use super::state::JobKey;
 
 /// One row that changed.
@@ -84,11 +85,13 @@ impl Queue {
     }
 
     /// As [`Queue::take_changes`], but each row is shown to `sink` as it is: what a simulator hashes after every command.
+    /// Of a log of starts or requests only the ends and the sum are shown: each change of it is a change of those, and
+    /// with all its buckets it is a hundred times as long as any other row.
     pub fn visit_changes(&mut self, sink: &mut impl ChangeSink) {
         self.meta.visit_changes(sink);
         self.sources.visit_changes(sink);
-        self.flows.visit_changes(sink);
-        self.user_flows.visit_changes(sink);
+        self.flows.visit_changes_as(sink, FlowRow::outline);
+        self.user_flows.visit_changes_as(sink, UserFlowRow::outline);
         self.schedules.visit_changes(sink);
         self.users.visit_changes(sink);
         self.jobs.visit_changes(sink);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{CommitOutcome, LeaseToken, Priority};
 use super::state::{JobKey, ScheduleState, SourceSettings, UserState};
 use crate::id::{SourceName, UserId, WorkerId};
-use crate::policy::limit::{Limit, SlidingWindow};
+use crate::policy::limit::{Limit, Outline, SlidingWindow};
 use crate::time::Timestamp;
 
 /// A user of a source.
@@ -60,6 +60,11 @@ impl FlowRow {
             ramp: None,
         }
     }
+
+    /// What tells two states of it apart.
+    pub(super) fn outline(&self) -> (Outline, Outline, Option<Ramp>) {
+        (self.starts.outline(), self.requests.outline(), self.ramp)
+    }
 }
 
 /// The requests on behalf of one user; there is a row only while some count.
@@ -76,6 +81,11 @@ impl UserFlowRow {
             requests: SlidingWindow::new(),
             empty_at: Timestamp::EPOCH,
         }
+    }
+
+    /// What tells two states of it apart.
+    pub(super) fn outline(&self) -> (Outline, Timestamp) {
+        (self.requests.outline(), self.empty_at)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A durable store must write exactly what a command changed, and a mutation that forgets to say so is found only
 //! after a crash. So rows cannot be reached for writing but through calls that mark them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 
@@ -20,13 +20,20 @@ impl<T: Ord + Clone + Debug + Serialize + DeserializeOwned> Key for T {}
 pub(super) trait Row: Clone + Debug + PartialEq + Serialize + DeserializeOwned {}
 impl<T: Clone + Debug + PartialEq + Serialize + DeserializeOwned> Row for T {}
 
+/// Touched keys are sorted out when there are so many of them: a store that never asks what was touched must not gather
+/// them without end.
+const DIRTY_SORTED_FROM: usize = 64;
+
 /// Rows by key, in the order of the keys.
 #[derive(Clone, Debug)]
 pub(super) struct Table<K, V> {
     name: &'static str,
     rows: BTreeMap<K, V>,
-    /// Touched since the last [`Table::take_changes`].
-    dirty: BTreeSet<K>,
+    /// Touched since the last [`Table::take_changes`], in the order of the touches, some of them several times: a command
+    /// touches a few rows, and is mostly asked at once.
+    dirty: Vec<K>,
+    /// How many may stand there before they are sorted out.
+    dirty_max: usize,
     /// Grows with every touch but the unseen ones: tells whether a command changed anything.
     touches: u64,
 }
@@ -36,7 +43,8 @@ impl<K: Key, V: Row> Table<K, V> {
         Table {
             name,
             rows: BTreeMap::new(),
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
+            dirty_max: DIRTY_SORTED_FROM,
             touches: 0,
         }
     }
@@ -81,15 +89,15 @@ impl<K: Key, V: Row> Table<K, V> {
 
     /// As [`Table::insert`], but it does not count as a change.
     pub(super) fn insert_unseen(&mut self, key: &K, row: V) {
-        self.dirty.insert(key.clone());
+        self.note(key);
         self.rows.insert(key.clone(), row);
     }
 
     /// As [`Table::remove`], but it does not count as a change.
-    pub(super) fn remove_unseen(&mut self, key: &K) {
-        if self.rows.remove(key).is_some() {
-            self.dirty.insert(key.clone());
-        }
+    pub(super) fn remove_unseen(&mut self, key: &K) -> Option<V> {
+        let row = self.rows.remove(key)?;
+        self.note(key);
+        Some(row)
     }
 
     /// Lets `change` at the row, and marks it; `None` if there is no such row.
@@ -101,12 +109,32 @@ impl<K: Key, V: Row> Table<K, V> {
 
     fn mark(&mut self, key: &K) {
         self.touches += 1;
-        self.dirty.insert(key.clone());
+        self.note(key);
+    }
+
+    fn note(&mut self, key: &K) {
+        if self.dirty.last() == Some(key) {
+            return;
+        }
+        if self.dirty.len() >= self.dirty_max {
+            self.sort_out();
+            self.dirty_max = DIRTY_SORTED_FROM.max(2 * self.dirty.len());
+        }
+        self.dirty.push(key.clone());
+    }
+
+    /// Each touched key once, in order.
+    fn sort_out(&mut self) {
+        if self.dirty.len() > 1 {
+            self.dirty.sort_unstable();
+            self.dirty.dedup();
+        }
     }
 
     /// The rows touched since the last call, in the order of their keys.
     pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
-        for key in std::mem::take(&mut self.dirty) {
+        self.sort_out();
+        for key in self.dirty.drain(..) {
             changes.push(Change {
                 table: self.name,
                 key: to_json(&key),
@@ -117,8 +145,23 @@ impl<K: Key, V: Row> Table<K, V> {
 
     /// As [`Table::take_changes`], with the rows as they are.
     pub(super) fn visit_changes(&mut self, sink: &mut impl ChangeSink) {
-        while let Some(key) = self.dirty.pop_first() {
-            sink.change(self.name, &key, self.rows.get(&key));
+        self.visit_changes_as(sink, |row| row);
+    }
+
+    /// As [`Table::visit_changes`], each row told as `told` says.
+    pub(super) fn visit_changes_as<'a, T: Serialize>(
+        &'a mut self,
+        sink: &mut impl ChangeSink,
+        told: impl Fn(&'a V) -> T,
+    ) {
+        // Most commands leave most tables alone.
+        if self.dirty.is_empty() {
+            return;
+        }
+        self.sort_out();
+        for key in self.dirty.drain(..) {
+            let row = self.rows.get(&key).map(&told);
+            sink.change(self.name, &key, row.as_ref());
         }
     }
 

@@ -12,7 +12,13 @@ impl Command {
     /// [`Queue::apply`](super::Queue::apply) does so by itself; a store that is not built on it has to.
     #[must_use]
     pub fn with_times_kept(mut self) -> Self {
-        match &mut self {
+        self.keep_times();
+        self
+    }
+
+    /// As [`Command::with_times_kept`], in place: a command is large to move.
+    pub(super) fn keep_times(&mut self) {
+        match self {
             Command::Tick { after, at, .. } => {
                 keep(after);
                 keep(at);
@@ -60,7 +66,6 @@ impl Command {
             | Command::RetryFailed { .. }
             | Command::Remove { .. } => {}
         }
-        self
     }
 }
 

@@ -3,6 +3,8 @@
 //! It holds, for each calendar, the sync token with the fingerprint of the query that made it, and the traversal that is
 //! under way, so that whoever takes the job over goes on at the very page where it stopped.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -143,7 +145,8 @@ impl CalendarCursor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncCursor {
     /// Each calendar that is or was kept.
-    pub calendars: BTreeMap<CalendarId, CalendarCursor>,
+    /// Boxed, as a map makes room for eleven where most users have one.
+    pub calendars: BTreeMap<CalendarId, Box<CalendarCursor>>,
     /// What is left to do of a round that was broken off; empty: the next round begins with all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub round: Vec<CalendarId>,
@@ -153,7 +156,7 @@ impl SyncCursor {
     /// Reads a stored cursor; one that cannot be read is a new one, and leads to a full pass.
     #[must_use]
     pub fn read(text: Option<&str>) -> Self {
-        text.and_then(|text| serde_json::from_str(text).ok())
+        text.and_then(|text| plain::read(text).or_else(|| serde_json::from_str(text).ok()))
             .unwrap_or_default()
     }
 
@@ -193,7 +196,7 @@ mod tests {
         });
         cursor
             .calendars
-            .insert(CalendarId::new("primary").unwrap(), calendar);
+            .insert(CalendarId::new("primary").unwrap(), Box::new(calendar));
         assert_eq!(SyncCursor::read(Some(&cursor.write())), cursor);
         assert_eq!(SyncCursor::read(Some("{")), SyncCursor::default());
         assert_eq!(SyncCursor::read(None), SyncCursor::default());
@@ -225,7 +228,7 @@ mod tests {
             }
             cursor
                 .calendars
-                .insert(CalendarId::new(name).unwrap(), calendar);
+                .insert(CalendarId::new(name).unwrap(), Box::new(calendar));
         }
         assert_eq!(cursor.quarantine_room(), 0);
         assert!(cursor.write().len() < QUARANTINE_KEPT_MAX * 320 + 1_000);

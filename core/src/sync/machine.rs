@@ -62,7 +62,11 @@ pub struct SyncMachine {
     user: UserId,
     fence: LeaseToken,
     settings: SyncSettings,
+    /// Of the query, as far as it is known: see [`SyncMachine::with_fingerprint`].
+    fingerprint: Option<u64>,
     cursor: SyncCursor,
+    /// The cursor's text with what was read from it: most syncs change nothing, and leave it as it is.
+    read: Option<(String, SyncCursor)>,
     state: State,
     /// The calendars that are still to do, the current one first.
     plan: VecDeque<CalendarId>,
@@ -93,11 +97,18 @@ impl SyncMachine {
         cursor: Option<&str>,
         permits: u32,
     ) -> Self {
+        let text = cursor.map(str::to_owned);
+        let cursor = SyncCursor::read(cursor);
         SyncMachine {
             user,
             fence,
             settings,
-            cursor: SyncCursor::read(cursor),
+            fingerprint: None,
+            // What could not be read is written anew.
+            read: text
+                .filter(|_| cursor != SyncCursor::default())
+                .map(|text| (text, cursor.clone())),
+            cursor,
             state: State::Ended,
             plan: VecDeque::new(),
             to_remove: VecDeque::new(),
@@ -109,6 +120,20 @@ impl SyncMachine {
             permits,
             tally: Tally::default(),
         }
+    }
+
+    /// The same machine, told what [`EventsQuery::fingerprint`] says of its page size: that is the same for all jobs of a
+    /// source, and takes longer than the rest of a sync that finds nothing new.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: u64) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let page_size = self.settings.page_size;
+        self.fingerprint
+            .unwrap_or_else(|| EventsQuery::fingerprint(page_size))
     }
 
     /// What the job did so far.
@@ -203,7 +228,14 @@ impl SyncMachine {
         } else {
             self.plan.iter().cloned().collect()
         };
-        self.cursor.write()
+        self.cursor_text()
+    }
+
+    fn cursor_text(&self) -> String {
+        match &self.read {
+            Some((text, read)) if *read == self.cursor => text.clone(),
+            _ => self.cursor.write(),
+        }
     }
 
     /// The request that the state calls for, or the checkpoint that gets leave for it.
@@ -300,7 +332,7 @@ impl SyncMachine {
         for entry in &entries {
             let cursor = self.cursor.calendars.entry(entry.id.clone());
             cursor
-                .or_insert_with(|| CalendarCursor::new(window_start))
+                .or_insert_with(|| Box::new(CalendarCursor::new(window_start)))
                 .title = entry.summary.clone();
         }
         let calendars = entries.into_iter().map(|entry| entry.id).collect();
@@ -310,19 +342,19 @@ impl SyncMachine {
     /// The calendars to keep are known: drop the others, then do those that are left of `round`, or all.
     fn select(&mut self, calendars: Vec<CalendarId>, round: &[CalendarId], now: Timestamp) -> Step {
         let window_start = now.minus_ms(self.settings.look_back_ms);
-        let selected: BTreeSet<CalendarId> = calendars.iter().cloned().collect();
+        let mut selected = calendars.clone();
+        selected.sort_unstable();
+        selected.dedup();
+        let is_selected = |calendar: &CalendarId| selected.binary_search(calendar).is_ok();
         let kept = self.cursor.calendars.keys();
-        self.to_remove = kept
-            .filter(|kept| !selected.contains(kept))
-            .cloned()
-            .collect();
+        self.to_remove = kept.filter(|kept| !is_selected(kept)).cloned().collect();
         for calendar in &selected {
             let cursor = self.cursor.calendars.entry(calendar.clone());
-            cursor.or_insert_with(|| CalendarCursor::new(window_start));
+            cursor.or_insert_with(|| Box::new(CalendarCursor::new(window_start)));
         }
         let left: Vec<CalendarId> = round
             .iter()
-            .filter(|calendar| selected.contains(calendar))
+            .filter(|calendar| is_selected(calendar))
             .cloned()
             .collect();
         let mut plan = if left.is_empty() {
@@ -367,7 +399,7 @@ impl SyncMachine {
             return self.done();
         };
         let full_only = calendar.as_str().ends_with(FULL_ONLY_SUFFIX);
-        let fingerprint = EventsQuery::fingerprint(self.settings.page_size);
+        let fingerprint = self.fingerprint();
         let cursor = self.current_mut();
         let same_query = cursor.fingerprint == fingerprint;
         match (&cursor.pass, &cursor.sync_token) {
@@ -397,7 +429,7 @@ impl SyncMachine {
     /// pass saw may be gone by now.
     fn begin_full_pass(&mut self, now: Timestamp, why: FullPass) -> Step {
         let fence = self.fence.0;
-        let fingerprint = EventsQuery::fingerprint(self.settings.page_size);
+        let fingerprint = self.fingerprint();
         let budget = self.settings.resyncs_a_day_max;
         let cursor = self.current_mut();
         let begun = cursor
@@ -577,8 +609,10 @@ impl SyncMachine {
             };
         }
         let tally = self.tally;
-        let unavailable = |cursor: &CalendarCursor| cursor.unavailable_since.is_some();
-        let outcome = if tally.unavailable > 0 && self.cursor.calendars.values().all(unavailable) {
+        let mut cursors = self.cursor.calendars.values();
+        let none_is_there =
+            tally.unavailable > 0 && cursors.all(|cursor| cursor.unavailable_since.is_some());
+        let outcome = if none_is_there {
             CommitOutcome::Skipped {
                 note: "none of the calendars can be read".to_owned(),
             }
@@ -593,7 +627,7 @@ impl SyncMachine {
         };
         self.cursor.round = Vec::new();
         self.end(End::Done {
-            cursor: self.cursor.write(),
+            cursor: self.cursor_text(),
             outcome,
         })
     }

@@ -81,7 +81,7 @@ impl Hand {
                     id,
                     op: Op::Store(command),
                 } => {
-                    self.sent.insert(id, command);
+                    self.sent.insert(id, *command);
                 }
                 Output::Effect { id, op } => {
                     self.fetched += usize::from(matches!(op, Op::Fetch(_)));

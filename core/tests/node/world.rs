@@ -196,8 +196,8 @@ impl World {
             // A command reaches the store now; its reply comes back later.
             Some(Op::Store(command)) => {
                 let lost = (self.lose_reply)(&command);
-                wake = matches!(command, Command::Enqueue { .. } | Command::Tick { .. });
-                let result = self.store(command);
+                wake = matches!(*command, Command::Enqueue { .. } | Command::Tick { .. });
+                let result = self.store(*command);
                 if !lost {
                     self.later(index, pending.id, Some(result), None);
                 }
@@ -308,12 +308,12 @@ impl World {
 /// A calendar in which nothing ever happens.
 pub(crate) fn quiet(op: &Op) -> EffectResult {
     match op {
-        Op::Fetch(FetchRequest::Events { .. }) => EffectResult::Fetch(Ok(page(PageEnd::Done {
-            sync_token: Some("token".to_owned()),
-        }))),
-        Op::Fetch(FetchRequest::Calendars { .. }) => {
-            EffectResult::Fetch(Err(Failure::permanent("not scripted")))
-        }
+        Op::Fetch(request) => EffectResult::Fetch(match **request {
+            FetchRequest::Events { .. } => Ok(page(PageEnd::Done {
+                sync_token: Some("token".to_owned()),
+            })),
+            FetchRequest::Calendars { .. } => Err(Failure::permanent("not scripted")),
+        }),
         Op::Graph(_) => EffectResult::Graph(Ok(GraphReply::Written(GraphCounts::default()))),
         Op::Store(_) => panic!("the store is not scripted"),
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod batch;
+mod bench;
 mod compare;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -51,6 +52,24 @@ enum Command {
     Compare(compare::Compare),
     /// Writes one page with pictures, of runs made for it.
     Report(report::ReportPage),
+    /// Measures the processor time of a standard seed, and of a sync in a large fleet.
+    Bench(Bench),
+}
+
+#[derive(Debug, Args)]
+struct Bench {
+    /// Standard seeds to play, as `first..end` (without the end), or one.
+    #[arg(long, default_value = "0..20", value_parser = seeds)]
+    seeds: Range<u64>,
+    /// Users of the large fleet.
+    #[arg(long, default_value_t = 100_000)]
+    users: u32,
+    /// Simulated hours of the large fleet.
+    #[arg(long, default_value_t = 2)]
+    hours: u64,
+    /// The last line is one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +254,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Mutants(asked) => mutants::run(&asked),
         Command::Compare(arguments) => compare::main(&arguments),
         Command::Report(arguments) => report::main(&arguments),
+        Command::Bench(bench) => bench::bench(&bench),
         Command::Scenarios => {
             for scenario in scenario::all() {
                 println!("{:<60} {:?}", scenario.name, scenario.covers);

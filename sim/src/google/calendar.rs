@@ -125,6 +125,13 @@ impl<'a> Calendar<'a> {
         self.state.map_or(0, |state| state.generation)
     }
 
+    /// No list of it is longer than this.
+    pub(crate) fn items_max(&self) -> usize {
+        let touched = self.state.map_or(0, |state| state.overlay.len());
+        let fixed = self.fixture().map_or(0, Fixture::items);
+        self.base.count as usize + touched + fixed
+    }
+
     fn fixture(&self) -> Option<&'a Fixture> {
         self.state.and_then(|state| state.fixture.as_ref())
     }

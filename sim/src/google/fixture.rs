@@ -96,6 +96,11 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// How many items are on the calendar.
+    pub(crate) fn items(&self) -> usize {
+        self.items.len()
+    }
+
     /// Reads a file. Nothing is on the calendar before the first [`Fixture::play_next`].
     pub(crate) fn read(json: &str) -> Result<Self, FixtureError> {
         // Also finds what a tree cannot hold, so that every event can be read as one later.

@@ -1,6 +1,9 @@
 //! The parameters of `events.list`: read, bounded, and checked against each other.
 
+use std::sync::{Arc, LazyLock};
+
 use chrono_tz::Tz;
+use kalends_core::google::query::EVENT_FIELDS;
 use kalends_core::rng::stable_hash;
 use kalends_core::time::Timestamp;
 
@@ -59,6 +62,37 @@ const NOT_PART_OF_THE_PAGES: [&str; 10] = [
     "userIp",
 ];
 
+/// Which fields are wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields {
+    pub(crate) page: Mask,
+    pub(crate) event: EventMask,
+    /// The mask of one item, for events that are kept as text.
+    pub(crate) item: Mask,
+}
+
+/// What Kalends asks for, with every request: read once, as reading it took longer than the rest of an answer.
+static FIELDS_OF_SYNC: LazyLock<Arc<Fields>> = LazyLock::new(|| {
+    let fields = Fields::read(Some(EVENT_FIELDS));
+    Arc::new(fields.expect("core asks for fields that exist"))
+});
+
+impl Fields {
+    fn read(text: Option<&str>) -> Result<Self, ApiError> {
+        let page = match text {
+            None => Mask::Everything,
+            Some(text) => Mask::parse(text).map_err(|at| ApiError::invalid_fields(&at))?,
+        };
+        if let Some(unknown) = page.unknown(page_fields::NAMES) {
+            return Err(ApiError::invalid_fields(unknown));
+        }
+        let item = page.member("items").unwrap_or(&Mask::Everything).clone();
+        let event = EventMask::compile(&item);
+        let event = event.map_err(|unknown| ApiError::invalid_fields(&unknown))?;
+        Ok(Fields { page, event, item })
+    }
+}
+
 /// A checked query.
 #[derive(Clone, Debug)]
 pub(crate) struct EventsQuery {
@@ -74,10 +108,7 @@ pub(crate) struct EventsQuery {
     pub(crate) event_types: Vec<String>,
     pub(crate) attendees_max: usize,
     pub(crate) time_zone: Option<Tz>,
-    pub(crate) page_mask: Mask,
-    pub(crate) event_mask: EventMask,
-    /// The mask of one item, for events that are kept as text.
-    pub(crate) item_mask: Mask,
+    pub(crate) fields: Arc<Fields>,
     /// Hash of what must not change between syncs.
     pub(crate) sync_hash: u64,
     /// Hash of what must not change between pages.
@@ -117,19 +148,10 @@ impl EventsQuery {
         {
             return Err(ApiError::empty_time_range());
         }
-        let page_mask = match request.parameter("fields") {
-            None => Mask::Everything,
-            Some(text) => Mask::parse(text).map_err(|at| ApiError::invalid_fields(&at))?,
+        let fields = match request.parameter("fields") {
+            Some(text) if text == EVENT_FIELDS => Arc::clone(&FIELDS_OF_SYNC),
+            text => Arc::new(Fields::read(text)?),
         };
-        if let Some(unknown) = page_mask.unknown(page_fields::NAMES) {
-            return Err(ApiError::invalid_fields(unknown));
-        }
-        let item_mask = page_mask
-            .member("items")
-            .unwrap_or(&Mask::Everything)
-            .clone();
-        let event_mask = EventMask::compile(&item_mask);
-        let event_mask = event_mask.map_err(|unknown| ApiError::invalid_fields(&unknown))?;
         Ok(EventsQuery {
             max_results: max_results(request, MAX_RESULTS_DEFAULT, MAX_RESULTS_MAX)?,
             page_token: request.parameter("pageToken").map(str::to_owned),
@@ -141,9 +163,7 @@ impl EventsQuery {
             event_types: all(request, "eventTypes"),
             attendees_max: attendees_max(request)?,
             time_zone: time_zone(request)?,
-            page_mask,
-            event_mask,
-            item_mask,
+            fields,
             sync_hash: sync_hash(request),
             page_hash: hash(request, |name| !NOT_PART_OF_THE_PAGES.contains(&name)),
         })

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use kalends_core::failure::Failure;
 use kalends_core::google::page::{CalendarEntry, CalendarsPage, EventsPage, FetchReply, PageEnd};
 use kalends_core::google::query::{EventsFrom, FetchRequest};
 use kalends_core::graph::{GraphCounts, GraphReply};
@@ -107,7 +108,7 @@ impl Known {
             _ => {}
         }
         let Some(Op::Store(command)) = op else { return };
-        match (command, reply) {
+        match (&**command, reply) {
             (Command::Tick { schedule, .. }, Reply::Fired { state }) => {
                 self.schedules.insert(schedule.clone(), state.clone());
             }
@@ -425,8 +426,9 @@ impl GoOn {
             if next_pending.is_some_and(|at| at <= self.now) {
                 let ((_, id), op) = self.pending.pop_first().expect("there is one");
                 let wakes = matches!(
-                    op,
-                    Op::Store(Command::Enqueue { .. } | Command::Tick { .. })
+                    &op,
+                    Op::Store(command)
+                        if matches!(**command, Command::Enqueue { .. } | Command::Tick { .. })
                 );
                 let result = self.perform(op);
                 self.node.handle_input(self.now, Input::Done { id, result });
@@ -468,15 +470,23 @@ impl GoOn {
         match op {
             Op::Store(command) => {
                 let now = self.node.store_now(self.now);
-                let value = self.queue.apply(now, command);
+                let value = self.queue.apply(now, *command);
                 EffectResult::Store(Ok(Stamped { now, value }))
             }
-            Op::Fetch(FetchRequest::Events { query, .. }) => {
+            Op::Fetch(request) => EffectResult::Fetch(self.answer(*request)),
+            Op::Graph(_) => EffectResult::Graph(Ok(GraphReply::Written(GraphCounts::default()))),
+        }
+    }
+
+    /// Google has nothing new.
+    fn answer(&self, request: FetchRequest) -> Result<FetchReply, Failure> {
+        match request {
+            FetchRequest::Events { query, .. } => {
                 let token = match query.from {
                     EventsFrom::SyncToken(token) => token,
                     EventsFrom::Full { .. } => UNKNOWN_TOKEN.to_owned(),
                 };
-                EffectResult::Fetch(Ok(FetchReply::Events(EventsPage {
+                Ok(FetchReply::Events(EventsPage {
                     summary: None,
                     time_zone: None,
                     access_role: None,
@@ -485,9 +495,9 @@ impl GoOn {
                     end: PageEnd::Done {
                         sync_token: Some(token),
                     },
-                })))
+                }))
             }
-            Op::Fetch(FetchRequest::Calendars { user, .. }) => {
+            FetchRequest::Calendars { user, .. } => {
                 let entry = |id| CalendarEntry {
                     id,
                     summary: None,
@@ -497,12 +507,11 @@ impl GoOn {
                     deleted: false,
                 };
                 let calendars = self.known.calendars(&user).into_iter().map(entry);
-                EffectResult::Fetch(Ok(FetchReply::Calendars(CalendarsPage {
+                Ok(FetchReply::Calendars(CalendarsPage {
                     calendars: calendars.collect(),
                     next_page_token: None,
-                })))
+                }))
             }
-            Op::Graph(_) => EffectResult::Graph(Ok(GraphReply::Written(GraphCounts::default()))),
         }
     }
 }

@@ -106,9 +106,9 @@ fn holds_cursor(output: &Output) -> bool {
     matches!(
         output,
         Output::Effect {
-            op: Op::Store(Command::Complete { .. } | Command::Checkpoint { .. }),
+            op: Op::Store(command),
             ..
-        }
+        } if matches!(**command, Command::Complete { .. } | Command::Checkpoint { .. })
     )
 }
 

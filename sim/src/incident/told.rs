@@ -327,8 +327,11 @@ impl Hider {
         let Ok(cursor) = serde_json::from_str::<SyncCursor>(text) else {
             return self.text(text);
         };
-        let hidden = |(calendar, cursor): (CalendarId, CalendarCursor)| {
-            (self.calendar(&calendar), self.calendar_cursor(cursor))
+        let hidden = |(calendar, cursor): (CalendarId, Box<CalendarCursor>)| {
+            (
+                self.calendar(&calendar),
+                Box::new(self.calendar_cursor(*cursor)),
+            )
         };
         let cursor = SyncCursor {
             calendars: cursor.calendars.into_iter().map(hidden).collect(),

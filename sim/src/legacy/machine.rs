@@ -96,8 +96,8 @@ impl Replica {
     fn go_on(&mut self, mut running: Running, mut step: Step) {
         let op = loop {
             match step {
-                Step::Fetch(request) => break Op::Fetch(request),
-                Step::Write(write) => break Op::Graph(write),
+                Step::Fetch(request) => break Op::Fetch(Box::new(request)),
+                Step::Write(write) => break Op::Graph(Box::new(write)),
                 // Nobody counts requests here, and progress is kept only at the end.
                 Step::Checkpoint { .. } => {
                     let saved = Answer::Saved { wait_until: None };

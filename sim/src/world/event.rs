@@ -22,13 +22,13 @@ pub(crate) enum Event {
     /// A command reaches the store; `served`: it has waited for a slow one.
     ToStore {
         from: Address,
-        command: Command,
+        command: Box<Command>,
         served: bool,
     },
     /// A request reaches Google.
     ToGoogle {
         from: Address,
-        request: FetchRequest,
+        request: Box<FetchRequest>,
     },
     /// A write reaches the graph.
     ToGraph {

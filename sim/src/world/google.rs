@@ -22,7 +22,7 @@ use crate::plan::{Mishap, OutageKind};
 const RESTART_MS: u64 = 2_000;
 
 impl World<'_> {
-    pub(super) fn send_to_google(&mut self, from: Address, request: FetchRequest) {
+    pub(super) fn send_to_google(&mut self, from: Address, request: Box<FetchRequest>) {
         if self.is_cut(self.weather.cut_google, from.process, "partition-google") {
             return;
         }
@@ -31,7 +31,7 @@ impl World<'_> {
         self.heap.push(at, Event::ToGoogle { from, request });
     }
 
-    pub(super) fn at_google(&mut self, from: Address, request: FetchRequest) {
+    pub(super) fn at_google(&mut self, from: Address, request: &FetchRequest) {
         let user = user_number(request.user()).expect("a user of the emulator");
         self.tally.fetched(self.now.since_ms(self.plan.size.start));
         if self.weather.poison_users.contains(&user) {
@@ -52,10 +52,10 @@ impl World<'_> {
         if self.weather.google == Some(OutageKind::Silent) {
             return self.marks.mark("google-refused");
         }
-        self.spoil(&request);
+        self.spoil(request);
         let process = &mut self.processes[from.process as usize];
         process.google.clock_ms = process.clock.local(self.now).as_ms() - self.now.as_ms();
-        let result = process.google.fetch(&mut self.google, self.now, &request);
+        let result = process.google.fetch(&mut self.google, self.now, request);
         if let Err(failure) = &result {
             use kalends_core::failure::FailureKind;
             match &failure.kind {
@@ -77,7 +77,7 @@ impl World<'_> {
         }
         self.tell(&Moment::Fetched {
             process: from.process,
-            request: &request,
+            request,
             result: &result,
         });
         if self.is_cut(self.weather.cut_google, from.process, "partition-google") {
@@ -141,7 +141,7 @@ impl World<'_> {
 
     // -- the graph -------------------------------------------------------------------------------------------------
 
-    pub(super) fn send_to_graph(&mut self, from: Address, write: GraphWrite) {
+    pub(super) fn send_to_graph(&mut self, from: Address, write: Box<GraphWrite>) {
         if self.is_cut(self.weather.cut_graph, from.process, "partition-graph") {
             return;
         }
@@ -149,7 +149,6 @@ impl World<'_> {
         if self.weather.graph_slow_ms_max > 0 {
             there_ms += self.draw("graph", u64::from(self.weather.graph_slow_ms_max));
         }
-        let write = Box::new(write);
         self.heap
             .push(self.now.plus_ms(there_ms), Event::ToGraph { from, write });
     }

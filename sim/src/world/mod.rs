@@ -295,7 +295,7 @@ impl<'a> World<'a> {
                 command,
                 served,
             } => self.at_store(from, command, served),
-            Event::ToGoogle { from, request } => self.at_google(from, request),
+            Event::ToGoogle { from, request } => self.at_google(from, &request),
             Event::ToGraph { from, write } => self.at_graph(from, *write),
             Event::Back { to, result } => {
                 if let Some(result) = self.arrives(to, result) {

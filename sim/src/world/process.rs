@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kalends_core::id::{SourceName, WorkerId};
+use kalends_core::id::WorkerId;
 use kalends_core::node::Node;
 use kalends_core::node::io::{EffectId, Input, Op, Output};
 use kalends_core::node::settings::{NodeSettings, SourceDefinition};
@@ -125,7 +125,8 @@ impl World<'_> {
         let name = self.name_of(process, incarnation);
         let mut settings = NodeSettings::new(WorkerId::new(&name).expect("a valid name"), seed);
         settings.sources.push(SourceDefinition {
-            name: SourceName::google_calendar(),
+            // The schedule's copy: names that share their text are equal without a look at it.
+            name: policy.schedule.source.clone(),
             settings: policy.source.clone(),
             sync: SyncSettings {
                 calendars: match self.plan.size.calendars_per_user {

@@ -58,7 +58,7 @@ impl World<'_> {
         Timestamp::from_ms(self.now.as_ms() + self.store.clock_ms)
     }
 
-    pub(super) fn send_to_store(&mut self, from: Address, command: Command) {
+    pub(super) fn send_to_store(&mut self, from: Address, command: Box<Command>) {
         if self.is_cut(self.weather.cut_store, from.process, "partition-store")
             || self.loses_message()
         {
@@ -87,7 +87,7 @@ impl World<'_> {
         );
     }
 
-    pub(super) fn at_store(&mut self, from: Address, command: Command, served: bool) {
+    pub(super) fn at_store(&mut self, from: Address, command: Box<Command>, served: bool) {
         match self.weather.store {
             Some(OutageKind::Refusing) => return self.store_refuses(from, "store-refused"),
             Some(OutageKind::Breaking) => return self.store_refuses(from, "store-refused"),
@@ -107,7 +107,7 @@ impl World<'_> {
             );
             return;
         }
-        let (now, reply) = self.apply(Some(from.process), command);
+        let (now, reply) = self.apply(Some(from.process), *command);
         if self.weather.reply_lost_ppm > 0 && self.chance(self.weather.reply_lost_ppm) {
             self.marks.mark("reply-lost");
             return;

@@ -216,7 +216,7 @@ impl World {
 
     fn begin(&mut self, id: EffectId, op: Op) {
         let result = match op {
-            Op::Store(command) => self.store(command),
+            Op::Store(command) => self.store(*command),
             Op::Fetch(request) => Some(self.fetch(&request)),
             Op::Graph(write) => Some(self.graph(&write)),
         };

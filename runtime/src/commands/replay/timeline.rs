@@ -292,13 +292,13 @@ fn about_op(op: &Op) -> About {
         Op::Fetch(request) => about.users.push(request.user().clone()),
         Op::Graph(write) => {
             about.users.push(write.user().clone());
-            about.tokens.push(match write {
+            about.tokens.push(match &**write {
                 GraphWrite::Apply { fence, .. }
                 | GraphWrite::Sweep { fence, .. }
                 | GraphWrite::RemoveCalendar { fence, .. } => *fence,
             });
         }
-        Op::Store(command) => match command {
+        Op::Store(command) => match &**command {
             Command::Enqueue {
                 jobs, checkpoint, ..
             } => {
@@ -340,10 +340,18 @@ fn about_op(op: &Op) -> About {
 
 fn op_words(op: &Op) -> String {
     match op {
-        Op::Fetch(FetchRequest::Calendars { user, .. }) => {
+        Op::Fetch(request) => fetch_words(request),
+        Op::Graph(write) => write_words(write),
+        Op::Store(command) => command_words(command),
+    }
+}
+
+fn fetch_words(request: &FetchRequest) -> String {
+    match request {
+        FetchRequest::Calendars { user, .. } => {
             format!("ask for the calendars of {user}")
         }
-        Op::Fetch(FetchRequest::Events { user, query }) => {
+        FetchRequest::Events { user, query } => {
             let from = match &query.from {
                 EventsFrom::Full { .. } => "all",
                 EventsFrom::SyncToken(_) => "what is new",
@@ -351,25 +359,29 @@ fn op_words(op: &Op) -> String {
             let page = query.page_token.as_ref().map_or("", |_| ", a further page");
             format!("ask for {from} in {} of {user}{page}", query.calendar)
         }
-        Op::Graph(GraphWrite::Apply {
+    }
+}
+
+fn write_words(write: &GraphWrite) -> String {
+    match write {
+        GraphWrite::Apply {
             user,
             calendar,
             upserts,
             deletions,
             ..
-        }) => format!(
+        } => format!(
             "write {} events and remove {} in {} of {user}",
             upserts.len(),
             deletions.len(),
             calendar.id
         ),
-        Op::Graph(GraphWrite::Sweep { user, calendar, .. }) => {
+        GraphWrite::Sweep { user, calendar, .. } => {
             format!("sweep what the full pass did not see in {calendar} of {user}")
         }
-        Op::Graph(GraphWrite::RemoveCalendar { user, calendar, .. }) => {
+        GraphWrite::RemoveCalendar { user, calendar, .. } => {
             format!("remove {calendar} of {user}")
         }
-        Op::Store(command) => command_words(command),
     }
 }
 
