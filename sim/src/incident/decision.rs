@@ -111,6 +111,7 @@ pub(super) fn decision(output: &Output, names: &impl Names) -> Decision {
                 Reason::StoreRetry => 5,
                 Reason::Shutdown => 6,
                 Reason::Never => 7,
+                Reason::HandBack => 8,
             };
             let digest = Digest::new(3).signed(at.as_ms()).add(reason).end();
             (Kind::Timeout, digest)

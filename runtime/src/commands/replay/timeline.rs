@@ -273,6 +273,7 @@ fn decided(output: &Output) -> (String, About) {
                 Reason::Heartbeat => "leases want a heartbeat then",
                 Reason::EffectDeadline => "an effect has run out of time then",
                 Reason::StoreRetry => "the store is asked again then",
+                Reason::HandBack => "jobs that have not begun go back then",
                 Reason::Shutdown => "the shutdown's deadline",
                 Reason::Never => "nothing is planned",
             };
