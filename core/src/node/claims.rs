@@ -119,7 +119,12 @@ impl Node {
         self.settings.concurrency.saturating_add(ready_max)
     }
 
-    /// How many jobs may be asked for now: syncs, and fan-outs.
+    /// Syncs that run or are ready.
+    fn syncs_to_do(&self) -> u32 {
+        self.slots.running_syncs() + self.slots.ready_syncs()
+    }
+
+    /// How many jobs may be asked for now: syncs, and fan-outs. None while more than half of those held ahead are there.
     fn free_slots(&self) -> (u32, u32) {
         let (concurrency, fan_out_slots) = (self.settings.concurrency, self.settings.fan_out_slots);
         let batch_max = u32::try_from(BATCH_MAX).expect("a batch is small");
@@ -131,11 +136,16 @@ impl Node {
         if planted(Mutant::ClaimWithoutSlot) {
             return (concurrency, fan_out_slots);
         }
-        let syncs = self
-            .room()
-            .saturating_sub(self.slots.running_syncs() + self.slots.ready_syncs())
-            .min(held_max.saturating_sub(self.slots.syncs()))
-            .min(claim_max);
+        let here = self.syncs_to_do();
+        let is_enough = here > self.room() / 2 && here >= concurrency;
+        let syncs = if self.prefetch.window() > 0 && is_enough {
+            0
+        } else {
+            self.room()
+                .saturating_sub(here)
+                .min(held_max.saturating_sub(self.slots.syncs()))
+                .min(claim_max)
+        };
         (syncs, fan_out_slots.saturating_sub(self.slots.fan_outs()))
     }
 
@@ -238,15 +248,10 @@ impl Node {
         if !self.claim.more || self.claim.in_flight || free == 0 {
             return;
         }
-        let here = self.slots.running_syncs() + self.slots.ready_syncs();
         let at_once = if self.prefetch.window() > 0 {
-            if here > self.room() / 2 && here >= self.settings.concurrency {
-                // Enough to do for a while.
-                return;
-            }
-            here <= self.room() / 2
+            self.syncs_to_do() <= self.room() / 2
         } else {
-            free >= CLAIM_BATCH || here == 0
+            free >= CLAIM_BATCH || self.slots.running_syncs() == 0
         };
         let at = if at_once {
             now
