@@ -223,7 +223,8 @@ impl Node {
         self.slots.running()
     }
 
-    /// How many leases this process holds: of jobs that run, and of those whose end the store has not acknowledged yet.
+    /// How many leases this process holds: of jobs that are ready, of those that run, and of those whose end the store has
+    /// not acknowledged yet.
     #[must_use]
     pub fn held_jobs(&self) -> usize {
         self.slots.len()

@@ -78,6 +78,12 @@ fn is_unlimited(settings: &SourceSettings) -> bool {
 }
 
 impl Node {
+    /// How many jobs were claimed here and have not begun: see the [module's documentation](self).
+    #[must_use]
+    pub fn ready_jobs(&self) -> usize {
+        self.slots.ready_syncs() as usize
+    }
+
     /// Before a claim goes out: should it ask for more than there are slots?
     pub(super) fn widen_prefetch(&mut self) {
         let mut sources = self.settings.sources.iter();

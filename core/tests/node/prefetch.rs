@@ -9,6 +9,7 @@ use kalends_core::node::prefetch::{
 use kalends_core::node::settings::NodeSettings;
 use kalends_core::policy::limit::Limit;
 use kalends_core::queue::command::{Command, Lease, Reply};
+use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::time::{MINUTE_MS, SECOND_MS};
 
 use crate::hand::{Hand, is_claim};
@@ -246,4 +247,49 @@ fn a_copy_with_leases_ahead_goes_on_as_the_original_does() {
     hand.work_for(0);
     drain(&mut hand);
     assert_eq!((hand.running_max, hand.drained()), (SLOTS as usize, 400));
+}
+
+/// One thing that happens to a node and its store, chosen by chance.
+fn something_happens(hand: &mut Hand, rng: &mut KalendsRng) {
+    match uniform(rng, 11) {
+        0..=4 => hand.work_for(uniform(rng, 3)),
+        5 => hand.work_for(uniform(rng, 300)),
+        6..=7 => hand.answer(|_| true),
+        8 => hand.answer(is_claim),
+        9 => hand.answer(|command| !is_claim(command)),
+        10 => hand.wait(uniform(rng, 120)),
+        _ => {
+            hand.fail_all();
+            hand.wait(SECOND_MS);
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_each_job_is_done_once_and_no_more_run_than_there_are_slots() {
+    let mut ready_max = 0;
+    for seed in 0..60 {
+        let mut rng = substream(seed, "prefetch");
+        let mut hand = Hand::new(unlimited(), 600);
+        let shorts = uniform(&mut rng, 60);
+        for _ in 0..shorts {
+            hand.answer(|_| true);
+        }
+        hand.works = false;
+        for _ in 0..200 {
+            something_happens(&mut hand, &mut rng);
+            ready_max = ready_max.max(hand.node.ready_jobs());
+            hand.queue.check_invariants();
+        }
+        hand.works = true;
+        for _ in 0..40 {
+            hand.work_for(0);
+            hand.wait(5 * SECOND_MS);
+            hand.answer(|_| true);
+        }
+        drain(&mut hand);
+        assert_eq!(hand.running_max, SLOTS as usize, "seed {seed}");
+        assert_eq!((hand.drained(), hand.fetched), (600, 600), "seed {seed}");
+    }
+    assert!(ready_max > PREFETCH_MAX as usize / 2, "{ready_max}");
 }
