@@ -234,6 +234,26 @@ fn metrics_of_a_fleet_are_well_formed_and_name_nobody() {
     assert_eq!(value("kalends_store_up", &[]), 1.0);
     assert!(value("process_start_time_seconds", &[]) > 1.7e9);
 
+    // Alerts and dashboard ask for nothing that is not there.
+    for file in ["prometheus/kalends.rules.yml", "grafana/kalends.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../deploy")
+            .join(file);
+        let asked = std::fs::read_to_string(path).unwrap();
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let words = asked.split(|letter| !is_letter(letter));
+        let names: BTreeSet<&str> = words
+            .filter(|word| word.starts_with("kalends_") || word.starts_with("process_"))
+            .map(|word| word.strip_suffix("_bucket").unwrap_or(word))
+            .collect();
+        assert!(names.len() > 10, "{file}: {names:?}");
+        for name in names {
+            assert!(metrics.contains_key(name), "{file} asks for {name}");
+        }
+        let alerts = asked.matches("- alert: ").count();
+        assert_eq!(alerts, asked.matches("what_to_do: ").count(), "{file}");
+    }
+
     // Nobody's name, no secret; and what others may read holds no secret either.
     let tokens = users.iter().map(|user| user.refresh_token.as_str());
     let secrets: Vec<&str> = tokens.chain([TOKEN, CLIENT_SECRET]).collect();

@@ -118,7 +118,7 @@ impl Queue {
     }
 }
 
-/// One walk from the freshest user on; whoever asks for the counts of 100,000 users waits a millisecond for it.
+/// One walk over the index; only who looks at a fleet asks for it.
 fn freshness(now: Timestamp, success: &BTreeSet<(Timestamp, UserId)>) -> Freshness {
     let users = success.len() as u64;
     let at = |percent| {

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::face::Face;
+use crate::client::{raw, request};
+use crate::face::{Face, start_away};
 use crate::schema::Document;
 
 /// For whatever a test waits for.
@@ -568,4 +569,38 @@ async fn listeners_are_bounded_and_their_places_come_back() {
         }
     };
     tokio::time::timeout(PATIENCE, come_back).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_told_and_hurts_nothing_else() {
+    let (address, server) = start_away().await;
+    let host = format!("Host: {address}");
+    let ask = async |path: &str| raw(address, &request("GET", path, &[&host], b"")).await;
+    for path in [
+        "/api/v1/status",
+        "/api/v1/users",
+        "/api/v1/users/ada",
+        "/api/v1/jobs?state=failed",
+    ] {
+        let answer = ask(path).await.expect(503);
+        assert!(answer.head.contains("retry-after: "), "{answer:?}");
+        assert!(answer.body.contains("the cable is out"), "{answer:?}");
+    }
+    for path in ["/", "/healthz", "/metrics", "/api/v1/openapi.json"] {
+        ask(path).await.expect(200);
+    }
+    let metrics = ask("/metrics").await.body;
+    assert!(metrics.contains("\nkalends_store_up 0\n"), "{metrics}");
+    assert!(!metrics.contains("kalends_users"), "{metrics}");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let asked = format!("GET /api/v1/events HTTP/1.1\r\n{host}\r\n\r\n");
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    read_until(
+        &mut stream,
+        &mut seen,
+        "\"store_away\":\"the cable is out\"",
+    )
+    .await;
+    server.abort();
 }

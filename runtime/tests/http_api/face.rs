@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use kalends::clock::SystemClock;
 use kalends::handle::Readiness;
 use kalends::metrics::Metrics;
@@ -11,8 +12,8 @@ use kalends_adapters::embedded::EmbeddedStore;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{ScheduleName, SourceName, UserId, WorkerId};
 use kalends_core::policy::{CronExpression, Jitter, ScheduleDefinition, Spread};
-use kalends_core::port::Store as _;
-use kalends_core::queue::command::{Command, Lease, NewJob, Priority, Reply};
+use kalends_core::port::{Store, StoreUnavailable};
+use kalends_core::queue::command::{Command, Lease, NewJob, Priority, Reply, Stamped};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::time::{Clock as _, Timestamp};
 use serde_json::Value;
@@ -52,6 +53,32 @@ pub(crate) fn settings(address: SocketAddr) -> WebSettings {
         requests: UNHURRIED,
         changes: UNHURRIED,
     }
+}
+
+/// A store whose cable is out.
+struct Away;
+
+#[async_trait]
+impl Store for Away {
+    async fn apply(&self, _: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
+        Err(StoreUnavailable {
+            detail: "the cable is out".to_owned(),
+        })
+    }
+
+    async fn wait_for_wake(&self) {
+        std::future::pending().await
+    }
+}
+
+/// A face whose store does not answer; its address.
+pub(crate) async fn start_away() -> (SocketAddr, JoinHandle<()>) {
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_told, changes) = watch::channel(Readiness::Starting);
+    let metrics = Arc::new(Metrics::new(SystemClock.now(), 5));
+    let web = Web::new(settings(address), Arc::new(Away), changes, metrics);
+    (address, tokio::spawn(serve(listener, web)))
 }
 
 impl Face {
