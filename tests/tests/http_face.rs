@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::time::Duration;
 
 use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
@@ -47,10 +48,17 @@ fn ask(address: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
+/// Asked again and again by `wait_until`, which is more often than a process lets anybody ask.
 fn json(address: &str, path: &str) -> Value {
-    let (status, body) = ask(address, "GET", path, "");
-    assert_eq!(status, 200, "{path}: {body}");
-    serde_json::from_str(&body).unwrap()
+    loop {
+        let (status, body) = ask(address, "GET", path, "");
+        if status == 429 {
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        }
+        assert_eq!(status, 200, "{path}: {body}");
+        return serde_json::from_str(&body).unwrap();
+    }
 }
 
 /// One sample: labels and value.

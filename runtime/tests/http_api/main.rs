@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod events;
 mod face;
 mod fuzz;
 mod schema;
