@@ -120,7 +120,7 @@ pub struct RunArgs {
     /// The name of this process in logs and status, overruling worker.name
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Serve /healthz and /readyz at this address of this machine, overruling http.listen
+    /// Serve API, page, /metrics, /healthz and /readyz at this address, like 127.0.0.1:7878, overruling http.listen
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
     /// Write a journal for kalends replay to this file, overruling record.file; names and texts are hidden in it

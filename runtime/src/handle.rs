@@ -311,39 +311,7 @@ impl Handle {
     /// # Errors
     /// If the store does not answer, or there is no such user, or the user is parked.
     pub async fn enqueue_sync(&self, source: SourceName, user: UserId) -> Result<(), NotEnqueued> {
-        let store = &self.store.0;
-        let asked = Command::User {
-            source: source.clone(),
-            user: user.clone(),
-        };
-        let stamped = store.apply(asked).await.map_err(NotEnqueued::StoreAway)?;
-        let state = match stamped.value {
-            Reply::User { state } => state.ok_or(NotEnqueued::UnknownUser)?,
-            Reply::Refused { refusal } => return Err(NotEnqueued::Refused(refusal.to_string())),
-            other => panic!("the question for a user was answered by {other:?}"),
-        };
-        if let Some(reason) = state.parked {
-            return Err(NotEnqueued::Parked(reason));
-        }
-        let job = NewJob {
-            user,
-            run_at: stamped.now,
-            nominal_at: None,
-            priority: Priority::Now,
-        };
-        let enqueue = Command::Enqueue {
-            source,
-            jobs: vec![job],
-            checkpoint: None,
-        };
-        let reply = store.apply(enqueue).await.map_err(NotEnqueued::StoreAway)?;
-        match reply.value {
-            Reply::Enqueued { refused: 0, .. } => Ok(()),
-            // Parked or gone since the question.
-            Reply::Enqueued { .. } => Err(NotEnqueued::UnknownUser),
-            Reply::Refused { refusal } => Err(NotEnqueued::Refused(refusal.to_string())),
-            other => panic!("an enqueue was answered by {other:?}"),
-        }
+        enqueue_sync(&*self.store.0, source, user).await
     }
 
     /// Takes no new jobs from now on. Those that run may finish within `deadline_ms` milliseconds and are handed back
@@ -382,6 +350,46 @@ impl Handle {
     /// Ends at once and hands nothing back, as if the process had been killed: for a store that is gone for good.
     pub fn abandon(&self) {
         self.driver.abort();
+    }
+}
+
+/// As [`Handle::enqueue_sync`], for whoever has the store.
+pub(crate) async fn enqueue_sync(
+    store: &dyn Store,
+    source: SourceName,
+    user: UserId,
+) -> Result<(), NotEnqueued> {
+    let asked = Command::User {
+        source: source.clone(),
+        user: user.clone(),
+    };
+    let stamped = store.apply(asked).await.map_err(NotEnqueued::StoreAway)?;
+    let state = match stamped.value {
+        Reply::User { state } => state.ok_or(NotEnqueued::UnknownUser)?,
+        Reply::Refused { refusal } => return Err(NotEnqueued::Refused(refusal.to_string())),
+        other => panic!("the question for a user was answered by {other:?}"),
+    };
+    if let Some(reason) = state.parked {
+        return Err(NotEnqueued::Parked(reason));
+    }
+    let job = NewJob {
+        user,
+        run_at: stamped.now,
+        nominal_at: None,
+        priority: Priority::Now,
+    };
+    let enqueue = Command::Enqueue {
+        source,
+        jobs: vec![job],
+        checkpoint: None,
+    };
+    let reply = store.apply(enqueue).await.map_err(NotEnqueued::StoreAway)?;
+    match reply.value {
+        Reply::Enqueued { refused: 0, .. } => Ok(()),
+        // Parked or gone since the question.
+        Reply::Enqueued { .. } => Err(NotEnqueued::UnknownUser),
+        Reply::Refused { refusal } => Err(NotEnqueued::Refused(refusal.to_string())),
+        other => panic!("an enqueue was answered by {other:?}"),
     }
 }
 

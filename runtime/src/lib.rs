@@ -10,7 +10,9 @@
 //! | [`handle`] | [`start`]: a node inside another program, asked and stopped by a handle |
 //! | [`driver`] | the loop that performs what the node names |
 //! | [`record`] | the journal of `kalends run --record`: its thread and its files |
-//! | [`http`] | health and readiness over HTTP |
+//! | [`web`] | HTTP: health, readiness, metrics, the API and the page |
+//! | [`metrics`] | what a process counts, for Prometheus and the page |
+//! | [`status`] | what the store says of a fleet, for command line, API and page |
 //! | [`clock`] | clocks for drivers |
 //! | [`commands`], [`cli`], [`exit`], [`logging`], [`say`] | the `kalends` command |
 //! | [`migrate`] | what becomes of the queue of a service that is replaced |
@@ -26,12 +28,14 @@ pub mod driver;
 pub mod emulate;
 pub mod exit;
 pub mod handle;
-pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod migrate;
 pub mod notices;
 pub mod record;
 pub mod say;
+pub mod status;
+pub mod web;
 pub mod wiring;
 
 pub use handle::{Handle, Readiness, start};

@@ -363,9 +363,18 @@ impl Drop for RedisServer {
 /// If the address is not understood.
 #[must_use]
 pub fn store_at(url: &str) -> RedisStore {
+    store_of(url, "test")
+}
+
+/// The same for the environment with this prefix.
+///
+/// # Panics
+/// If the address is not understood.
+#[must_use]
+pub fn store_of(url: &str, prefix: &str) -> RedisStore {
     RedisStore::new(RedisSettings {
         url: Secret::new(url),
-        prefix: "test".to_owned(),
+        prefix: prefix.to_owned(),
         ca_file: None,
         connect_timeout_ms: 1_000,
         response_timeout_ms: 1_000,

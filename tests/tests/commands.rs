@@ -130,7 +130,7 @@ fn status_shows_who_is_at_work() {
     let during = status(folder.path());
     assert_eq!(during["active"], 1, "{during}");
     assert_eq!(during["workers"].as_array().unwrap().len(), 1, "{during}");
-    let worker = during["workers"][0][0].as_str().unwrap();
+    let worker = during["workers"][0]["worker"].as_str().unwrap();
     assert!(worker.starts_with("weaver-"), "{during}");
     let words = kalends(folder.path(), &["status"]).done().output;
     assert!(words.contains("worker    weaver-"), "{words}");

@@ -1,5 +1,6 @@
 //! Several `kalends run` on one Redis: one tick each minute, the limit held over all of them, any of them killed or
-//! stopped at any time without a user lost, and a rolling deploy that leaves one schedule, the new one.
+//! stopped at any time without a user lost, a rolling deploy that leaves one schedule, the new one; and two environments
+//! beside each other.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +8,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kalends::emulate::face::FaceOptions;
@@ -14,7 +16,7 @@ use kalends_adapters::neo4j::Databases;
 use kalends_adapters::redis::RedisStore;
 use kalends_core::id::{SourceName, UserId};
 use kalends_core::port::{Graph as _, Store as _};
-use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
+use kalends_core::queue::command::{BATCH_MAX, Command, NewJob, Priority, Reply};
 use kalends_core::queue::state::{QueueStats, ScheduleState, UserState};
 use kalends_core::time::MINUTE_MS;
 use kalends_sim::oracle;
@@ -22,7 +24,7 @@ use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::KalendsToml;
 use kalends_tests::neo4j_server::Neo4jServer;
 use kalends_tests::process::{PATIENCE, Process};
-use kalends_tests::redis_server::{RedisOptions, RedisServer, store_at};
+use kalends_tests::redis_server::{RedisOptions, RedisServer, store_of};
 use tempfile::TempDir;
 
 /// How many processes share the queue.
@@ -30,7 +32,8 @@ const PROCESSES: usize = 3;
 
 /// One Redis, one Google, one Neo4j, and what is started on them.
 struct Fleet {
-    redis: RedisServer,
+    redis: Arc<RedisServer>,
+    prefix: &'static str,
     google: GoogleServer,
     neo4j: Neo4jServer,
     store: RedisStore,
@@ -39,9 +42,21 @@ struct Fleet {
 impl Fleet {
     async fn new(seed: u64, users: u32, events: u32) -> Fleet {
         let redis = RedisServer::start(&RedisOptions::default().durable());
-        let store = store_at(&redis.url());
+        Fleet::on(Arc::new(redis), "test", seed, users, events).await
+    }
+
+    /// One of several environments on a server.
+    async fn on(
+        redis: Arc<RedisServer>,
+        prefix: &'static str,
+        seed: u64,
+        users: u32,
+        events: u32,
+    ) -> Fleet {
+        let store = store_of(&redis.url(), prefix);
         Fleet {
             redis,
+            prefix,
             google: GoogleServer::start(seed, users, events),
             neo4j: Neo4jServer::start(&["neo4j"], FaceOptions::default()).await,
             store,
@@ -54,7 +69,7 @@ impl Fleet {
             .set("graph", "url", &format!("{:?}", self.neo4j.url))
             .set("graph", "password", r#""kalends""#)
             .set("redis", "url", &format!("{:?}", self.redis.url()))
-            .set("redis", "prefix", r#""test""#)
+            .set("redis", "prefix", &format!("{:?}", self.prefix))
     }
 
     /// Starts a process in a folder of its own.
@@ -318,4 +333,68 @@ async fn a_rolling_deploy_with_another_pattern_leaves_one_schedule_the_new_one()
     assert_eq!(fleet.schedule().await, Some(after));
     assert_eq!(fleet.users().await.len(), 10);
     fleet.assert_synced().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_environments_on_one_server_do_not_know_each_other() {
+    let redis = Arc::new(RedisServer::start(&RedisOptions::default()));
+    let staging = Fleet::on(Arc::clone(&redis), "staging", 4, 4, 2).await;
+    let production = Fleet::on(Arc::clone(&redis), "production", 5, 9, 2).await;
+    let all_done = |users: u64| {
+        move |stats: &QueueStats| {
+            stats.completed_total >= users && stats.active + stats.waiting + stats.delayed == 0
+        }
+    };
+    let tester = Fleet::start(&staging.configuration());
+    staging.wait_for("staging", all_done(4)).await;
+    let paused = Command::Pause {
+        source: None,
+        reason: "a test of staging's own".to_owned(),
+    };
+    assert_eq!(staging.ask(paused).await, Reply::Done);
+    let of_staging: Vec<UserId> = staging.users().await.into_keys().collect();
+    let sync_now = Command::Enqueue {
+        source: SourceName::google_calendar(),
+        jobs: vec![NewJob {
+            user: of_staging[0].clone(),
+            run_at: redis.time(),
+            nominal_at: None,
+            priority: Priority::Now,
+        }],
+        checkpoint: None,
+    };
+    staging.ask(sync_now).await;
+    let before = staging.stats().await;
+    assert_eq!(before.waiting, 1, "it is paused: {before:?}");
+
+    let worker = Fleet::start(&production.configuration());
+    production.wait_for("production", all_done(9)).await;
+    let of_production: Vec<UserId> = production.users().await.into_keys().collect();
+    let names = |fleet: &Fleet| {
+        let mut names: Vec<UserId> = fleet
+            .google
+            .users()
+            .iter()
+            .map(|access| UserId::new(&access.email).unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(of_production, names(&production));
+    assert_eq!(of_staging, names(&staging));
+    assert_eq!(staging.stats().await, before, "production did not touch it");
+    worker.stop();
+
+    let resumed = Command::Resume { source: None };
+    assert_eq!(staging.ask(resumed).await, Reply::Done);
+    staging.wait_for("the paused job", all_done(5)).await;
+    tester.stop();
+    assert_eq!(production.stats().await.completed_total, 9);
+    let keys = redis.cli(&["KEYS", "*"]);
+    assert!(keys.lines().count() > 2, "{keys}");
+    for key in keys.lines() {
+        let is_known = key.starts_with("{staging}:") || key.starts_with("{production}:");
+        assert!(is_known, "{key} belongs to nobody");
+    }
+    production.assert_synced().await;
 }

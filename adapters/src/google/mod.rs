@@ -81,6 +81,18 @@ impl std::fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+/// What of Google was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The Calendar API.
+    Calendar,
+    /// The token endpoint.
+    Token,
+}
+
+/// Is told of every HTTP request when its answer is there: which endpoint, and the status; `None`: no answer came.
+pub type RequestObserver = Arc<dyn Fn(Endpoint, Option<u16>) + Send + Sync>;
+
 /// The source of calendars that is Google.
 pub struct GoogleCalendar {
     client: Client,
@@ -89,6 +101,7 @@ pub struct GoogleCalendar {
     clock: Arc<dyn Clock>,
     requests: AtomicU64,
     token_requests: AtomicU64,
+    observer: Option<RequestObserver>,
 }
 
 impl GoogleCalendar {
@@ -109,7 +122,21 @@ impl GoogleCalendar {
             clock,
             requests: AtomicU64::new(0),
             token_requests: AtomicU64::new(0),
+            observer: None,
         })
+    }
+
+    /// Itself, telling `observer` of every request: for metrics. It must not block.
+    #[must_use]
+    pub fn observed_by(mut self, observer: RequestObserver) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    fn observe(&self, endpoint: Endpoint, answer: &Result<Answer, Failure>) {
+        if let Some(observer) = &self.observer {
+            observer(endpoint, answer.as_ref().ok().map(|answer| answer.status));
+        }
     }
 
     /// How many requests were sent to the Calendar API so far, answered or not.
@@ -130,8 +157,9 @@ impl GoogleCalendar {
             let form = self.token_source.form(user, now())?;
             self.token_requests.fetch_add(1, Ordering::Relaxed);
             let asked_at = now();
-            let answer = self.client.post_token(&form, asked_at).await?;
-            auth::read_token(&answer, asked_at)
+            let answer = self.client.post_token(&form, asked_at).await;
+            self.observe(Endpoint::Token, &answer);
+            auth::read_token(&answer?, asked_at)
         };
         self.tokens.get(user, now(), obtain).await
     }
@@ -145,7 +173,9 @@ impl GoogleCalendar {
         }
         let url = self.client.api_url(&request.path_segments(), &parameters)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.client.get(url, token.secret(), self.clock.now()).await
+        let answer = self.client.get(url, token.secret(), self.clock.now()).await;
+        self.observe(Endpoint::Calendar, &answer);
+        answer
     }
 
     async fn ask(&self, request: &FetchRequest) -> Result<Answer, Failure> {

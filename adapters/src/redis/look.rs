@@ -7,7 +7,8 @@ use kalends_core::policy::limit::Limit;
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::command::{Priority, Reply};
 use kalends_core::queue::state::{
-    JobListing, JobState, QueueStats, SourceSettings, SourceStats, UserState,
+    FRESHNESS_BOUNDS_MS, Freshness, JobListing, JobState, QueueStats, SourceSettings, SourceStats,
+    UserState,
 };
 use kalends_core::time::Timestamp;
 
@@ -93,7 +94,13 @@ impl Asker {
     }
 
     pub(super) async fn stats(&self, now: Option<Timestamp>) -> Answered {
-        let answer = self.ask(&SCRIPTS.stats, Scope::All, now, |_, _| {}).await?;
+        let write = |writer: &mut Writer, _: &[SourceName]| {
+            writer.list(FRESHNESS_BOUNDS_MS.len());
+            for bound_ms in FRESHNESS_BOUNDS_MS {
+                writer.number(bound_ms);
+            }
+        };
+        let answer = self.ask(&SCRIPTS.stats, Scope::All, now, write).await?;
         let now = answer.now;
         let stats = read_stats(now, answer).map_err(misread)?;
         Ok(stamped(now, Reply::Stats { stats }))
@@ -208,7 +215,22 @@ fn read_stats(now: Timestamp, answer: Answer) -> Result<QueueStats, Unreadable> 
 }
 
 fn read_source(now: Timestamp, row: Value) -> Result<SourceStats, Unreadable> {
-    let [row, starts_in_window, users, parked, never_synced, oldest] = row.fields()?;
+    let [
+        row,
+        starts_in_window,
+        users,
+        parked,
+        never_synced,
+        oldest,
+        fresh,
+        within,
+        ranks,
+    ] = row.fields()?;
+    let mut counts = [0; FRESHNESS_BOUNDS_MS.len()];
+    for (count, value) in counts.iter_mut().zip(within.list()?) {
+        *count = value.number()?;
+    }
+    let [p50_at, p95_at, p99_at] = ranks.fields()?;
     let [
         jobs_count,
         jobs_ms,
@@ -253,5 +275,12 @@ fn read_source(now: Timestamp, row: Value) -> Result<SourceStats, Unreadable> {
         parked: parked.number()?,
         never_synced: never_synced.number()?,
         oldest_success_at: oldest.maybe_time()?,
+        freshness: Freshness {
+            users: fresh.number()?,
+            within: counts,
+            p50_at: p50_at.maybe_time()?,
+            p95_at: p95_at.maybe_time()?,
+            p99_at: p99_at.maybe_time()?,
+        },
     })
 }

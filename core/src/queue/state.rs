@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ScheduleName, SourceName, UserId, WorkerId};
 use crate::policy::limit::Limit;
 use crate::policy::schedule::ScheduleDefinition;
-use crate::time::Timestamp;
+use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 
 /// Which job. A schedule has one fan-out and a user one sync job a source at a time; the key is the job's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -230,6 +230,48 @@ pub struct SourceStats {
     pub never_synced: u64,
     /// The oldest last success among users that are not parked.
     pub oldest_success_at: Option<Timestamp>,
+    /// How fresh those users are.
+    pub freshness: Freshness,
+}
+
+/// The ages by which [`Freshness`] counts, in milliseconds: the default period, and from there to a week.
+pub const FRESHNESS_BOUNDS_MS: [u64; 8] = [
+    5 * MINUTE_MS,
+    15 * MINUTE_MS,
+    30 * MINUTE_MS,
+    HOUR_MS,
+    2 * HOUR_MS,
+    6 * HOUR_MS,
+    DAY_MS,
+    7 * DAY_MS,
+];
+
+/// How long ago the last successes of a source's users were: of those that are not parked and had one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// How many users they are.
+    pub users: u64,
+    /// How many of them had their last success at most so long ago as each of [`FRESHNESS_BOUNDS_MS`] says, all smaller
+    /// ages included.
+    pub within: [u64; FRESHNESS_BOUNDS_MS.len()],
+    /// Half of them had their last success then or later.
+    pub p50_at: Option<Timestamp>,
+    /// 95 of a hundred had their last success then or later.
+    pub p95_at: Option<Timestamp>,
+    /// 99 of a hundred had their last success then or later.
+    pub p99_at: Option<Timestamp>,
+}
+
+impl Freshness {
+    /// Which place, from 0, the last success has that `percent` of `users` reach, the oldest success first; `None`
+    /// without users.
+    #[must_use]
+    pub fn place(users: u64, percent: u64) -> Option<u64> {
+        assert!((1..=100).contains(&percent), "a hundred is all of them");
+        // The nearest rank: the fewest users that are at least so many percent.
+        let enough = (users * percent).div_ceil(100);
+        (users > 0).then(|| users - enough)
+    }
 }
 
 /// The counts of the whole queue.

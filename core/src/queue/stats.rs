@@ -1,12 +1,16 @@
 //! What the queue shows of itself: counts and listings, all from the indexes.
 
+use std::collections::BTreeSet;
+
 use super::Queue;
 use super::command::{Refusal, Reply};
 use super::index::by_source;
 use super::rows::FinishedRow;
-use super::state::{JobKey, JobListing, JobState, QueueStats, SourceStats};
+use super::state::{
+    FRESHNESS_BOUNDS_MS, Freshness, JobKey, JobListing, JobState, QueueStats, SourceStats,
+};
 use super::table::Table;
-use crate::id::SourceName;
+use crate::id::{SourceName, UserId};
 use crate::time::Timestamp;
 
 impl Queue {
@@ -55,6 +59,7 @@ impl Queue {
             parked: index.parked,
             never_synced: index.never_synced,
             oldest_success_at: index.success.first().map(|(at, _)| *at),
+            freshness: freshness(now, &index.success),
         }
     }
 
@@ -110,6 +115,35 @@ impl Queue {
             outcome: None,
             error: row.error.clone(),
         }
+    }
+}
+
+/// One walk over the index; only who looks at a fleet asks for it.
+fn freshness(now: Timestamp, success: &BTreeSet<(Timestamp, UserId)>) -> Freshness {
+    let users = success.len() as u64;
+    let at = |percent| {
+        let place = Freshness::place(users, percent)?;
+        let place = usize::try_from(place).expect("a set in memory is within usize");
+        success.iter().nth(place).map(|(at, _)| *at)
+    };
+    let mut within = [users; FRESHNESS_BOUNDS_MS.len()];
+    let mut newest_first = success.iter().rev();
+    let mut fresh = 0;
+    let mut next = newest_first.next();
+    for (bound_ms, within) in FRESHNESS_BOUNDS_MS.iter().zip(&mut within) {
+        let since = now.minus_ms(*bound_ms);
+        while next.is_some_and(|(at, _)| *at >= since) {
+            fresh += 1;
+            next = newest_first.next();
+        }
+        *within = fresh;
+    }
+    Freshness {
+        users,
+        within,
+        p50_at: at(50),
+        p95_at: at(95),
+        p99_at: at(99),
     }
 }
 

@@ -98,6 +98,7 @@ impl Model {
                         .filter(|user| !parked(user))
                         .filter_map(|user| user.state.last_success_at)
                         .min(),
+                    freshness: freshness(now, &users),
                 },
             ));
         }
@@ -115,5 +116,28 @@ impl Model {
                 workers,
             },
         }
+    }
+}
+
+/// Each figure by a look at everybody.
+fn freshness(now: Timestamp, users: &[&User]) -> Freshness {
+    let mut ages: Vec<(u64, Timestamp)> = users
+        .iter()
+        .filter(|user| user.state.parked.is_none())
+        .filter_map(|user| user.state.last_success_at)
+        .map(|at| (now.since_ms(at), at))
+        .collect();
+    ages.sort_by_key(|(_, at)| Reverse(*at));
+    let at = |percent: usize| {
+        let reached = (1..=ages.len()).find(|count| count * 100 >= ages.len() * percent);
+        reached.map(|count| ages[count - 1].1)
+    };
+    Freshness {
+        users: ages.len() as u64,
+        within: FRESHNESS_BOUNDS_MS
+            .map(|bound| ages.iter().filter(|(age, _)| *age <= bound).count() as u64),
+        p50_at: at(50),
+        p95_at: at(95),
+        p99_at: at(99),
     }
 }

@@ -154,7 +154,11 @@ fn in_words(loaded: &Loaded) -> String {
         },
     );
     if let Some(listen) = config.http.listen {
-        line("http", format!("/healthz and /readyz at http://{listen}"));
+        let changes = match config.http.token {
+            Some(_) => "changes by token",
+            None => "no token, so nothing can be changed there",
+        };
+        line("http", format!("http://{listen}, {changes}"));
     }
     text
 }

@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kalends_core::id::WorkerId;
 use kalends_core::node::HAND_BACK_MS;
+use kalends_core::node::io::Notice;
+use kalends_core::time::Clock as _;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::RunArgs;
@@ -16,8 +20,9 @@ use crate::driver::Ports;
 use crate::exit::Exit;
 use crate::handle::{Handle, Readiness, Why, start_recorded};
 use crate::record::{Bounds, Recorder};
+use crate::web::{self, Web, WebSettings};
 use crate::wiring::{self, Queue, Refused};
-use crate::{http, logging};
+use crate::{logging, metrics::Metrics};
 
 /// Runs until SIGTERM or SIGINT; everything is checked before anything is started.
 ///
@@ -34,11 +39,12 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     // Before anything is opened or started, so that a signal at any time after this ends the process in good order.
     let mut signals = Signals::hear()?;
     let listener = match config.http.listen {
-        Some(listen) => Some(http::bind(listen).await?),
+        Some(listen) => Some(web::bind(listen).await?),
         None => None,
     };
     let wall = Arc::new(SystemClock);
-    let source = wiring::google(&config, wall.clone())?;
+    let metrics = Arc::new(Metrics::new(wall.now(), config.worker.concurrency));
+    let source = wiring::google(&config, wall.clone())?.observed_by(metrics.google_observer());
     let queue = Queue::open(&config, wall).await?;
     let graph = wiring::graph(&config, &queue)?;
     let away = tokio::select! {
@@ -61,11 +67,12 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             tracing::warn!("the store is not there yet, work begins when it comes: {detail}");
         }
     }
-    let ports = Ports {
+    let ports = metrics.around(Ports {
         store: queue.store(),
         source: Arc::new(source),
         graph,
-    };
+    });
+    let worker = settings.worker.clone();
     let (recorder, journal) = match &config.record {
         None => (None, None),
         Some(file) => {
@@ -74,13 +81,21 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             (Some(recorder), Some(journal))
         }
     };
-    let handle = Arc::new(start_recorded(settings, ports, |_| {}, recorder));
+    let observed = Arc::clone(&metrics);
+    let observe = move |notice: &Notice| observed.observe(notice);
+    let handle = Arc::new(start_recorded(settings, ports, observe, recorder));
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(listener) = listener {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!("/healthz and /readyz are served at http://{address}");
-        }
-        tasks.spawn(http::serve(listener, handle.readiness_changes()));
+        let settings = web_settings(&config, &listener, worker, seed)?;
+        let address = settings.address;
+        tracing::info!("page, API, /metrics, /healthz and /readyz are served at http://{address}");
+        let web = Web::new(
+            settings,
+            queue.store(),
+            handle.readiness_changes(),
+            Arc::clone(&metrics),
+        );
+        tasks.spawn(web::serve(listener, web));
     }
     if away.is_some() {
         tasks.spawn(forget_when_ready(
@@ -111,6 +126,30 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             detail,
         }),
     }
+}
+
+fn web_settings(
+    config: &Config,
+    listener: &TcpListener,
+    worker: WorkerId,
+    seed: u64,
+) -> Result<WebSettings, Refused> {
+    let address = listener.local_addr().map_err(|error| Refused {
+        exit: Exit::Failed,
+        detail: format!("http.listen: the port that was taken is not known: {error}"),
+    })?;
+    Ok(WebSettings {
+        address,
+        token: config.http.token.clone(),
+        hosts: config.http.hosts.clone(),
+        worker,
+        source: config.schedule.definition.source.clone(),
+        spread: config.schedule.spread,
+        jitter: config.schedule.jitter,
+        seed,
+        requests: WebSettings::REQUESTS,
+        changes: WebSettings::CHANGES,
+    })
 }
 
 /// Where the queue is, for the log.

@@ -4,31 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use kalends_core::id::ScheduleName;
-use kalends_core::policy::overload;
-use kalends_core::port::Store;
-use kalends_core::queue::command::{Command, Reply};
-use kalends_core::queue::state::{JobListing, JobState, QueueStats, ScheduleState, SourceStats};
 use kalends_core::time::{SECOND_MS, Timestamp};
-use serde_json::{Value, json};
 
 use crate::cli::StatusArgs;
 use crate::clock::SystemClock;
 use crate::config::load;
 use crate::exit::Exit;
 use crate::say::say;
+use crate::status::{Shown, Status};
 use crate::wiring::{Queue, Refused};
 
-/// Dead letters that are shown.
-const FAILED_SHOWN: u32 = 10;
-
-struct Status {
-    now: Timestamp,
-    stats: QueueStats,
-    schedules: Vec<(ScheduleName, ScheduleState)>,
-    active: Vec<JobListing>,
-    failed: Vec<JobListing>,
-}
+/// Jobs that are listed.
+const SHOWN: Shown = Shown {
+    active: 1_000,
+    failed: 10,
+};
 
 /// Prints the state of the store of the configuration.
 ///
@@ -41,128 +31,33 @@ pub async fn status(
     let loaded = load(&args.config.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let reader = Queue::open_read_only(&loaded.config, Arc::new(SystemClock))?;
-    let status = read(&*reader).await?;
+    let status = Status::read(&*reader, SHOWN)
+        .await
+        .map_err(|unavailable| Refused {
+            exit: Exit::Failed,
+            detail: unavailable.detail,
+        })?;
     if args.json {
         say(&format!("{}\n", status.json()));
     } else {
-        say(&status.words());
+        say(&Words(&status).text());
     }
     Ok(Exit::Done)
 }
 
-async fn read(store: &dyn Store) -> Result<Status, Refused> {
-    let mut status = Status {
-        now: Timestamp::EPOCH,
-        stats: QueueStats::default(),
-        schedules: Vec::new(),
-        active: Vec::new(),
-        failed: Vec::new(),
-    };
-    let jobs = |state, limit| Command::Jobs {
-        state,
-        offset: 0,
-        limit,
-    };
-    let commands = [
-        Command::Stats,
-        Command::Schedules,
-        jobs(JobState::Active, 1_000),
-        jobs(JobState::Failed, FAILED_SHOWN),
-    ];
-    for command in commands {
-        let stamped = store.apply(command).await.map_err(|unavailable| Refused {
-            exit: Exit::Failed,
-            detail: unavailable.detail,
-        })?;
-        status.now = stamped.now;
-        match stamped.value {
-            Reply::Stats { stats } => status.stats = stats,
-            Reply::Schedules { schedules } => status.schedules = schedules,
-            Reply::Jobs { jobs } => match jobs.first().map(|job| job.state) {
-                Some(JobState::Active) => status.active = jobs,
-                Some(_) => status.failed = jobs,
-                None => {}
-            },
-            other => panic!("a question was answered by {other:?}"),
-        }
-    }
-    Ok(status)
-}
+/// The state, for people.
+struct Words<'a>(&'a Status);
 
-impl Status {
-    fn next(&self, schedule: &ScheduleState) -> Option<Timestamp> {
-        schedule
-            .definition
-            .next_after(schedule.last_tick_at.max(self.now))
-    }
-
-    fn overload(
-        &self,
-        name: &kalends_core::id::SourceName,
-        source: &SourceStats,
-    ) -> Option<String> {
-        let mut periods = self
-            .schedules
-            .iter()
-            .filter(|(_, schedule)| schedule.definition.source == *name)
-            .filter_map(|(_, schedule)| schedule.definition.period_ms(self.now));
-        let period_ms = periods.next()?;
-        let users = source.users.saturating_sub(source.parked);
-        overload(users, period_ms, source.settings.jobs.as_ref())
-            .map(|overload| overload.to_string())
-    }
-
-    fn json(&self) -> Value {
-        let schedules: Vec<Value> = self
-            .schedules
-            .iter()
-            .map(|(name, schedule)| {
-                json!({
-                    "name": name,
-                    "definition": schedule.definition,
-                    "last_tick_at": schedule.last_tick_at.to_rfc3339(),
-                    "next_tick_at": self.next(schedule).map(|next| next.to_rfc3339()),
-                    "fired": schedule.fired,
-                    "missed": schedule.missed,
-                })
-            })
-            .collect();
-        let sources: Vec<Value> = self
-            .stats
-            .sources
-            .iter()
-            .map(|(name, source)| {
-                let mut value = serde_json::to_value(source).expect("plain values become JSON");
-                value["name"] = json!(name);
-                value["overload"] = json!(self.overload(name, source));
-                value
-            })
-            .collect();
-        json!({
-            "now": self.now.to_rfc3339(),
-            "waiting": self.stats.waiting,
-            "delayed": self.stats.delayed,
-            "active": self.stats.active,
-            "completed": self.stats.completed,
-            "failed": self.stats.failed,
-            "completed_total": self.stats.completed_total,
-            "failed_total": self.stats.failed_total,
-            "schedules": schedules,
-            "sources": sources,
-            "workers": self.stats.workers,
-            "active_jobs": self.active,
-            "failed_jobs": self.failed,
-        })
-    }
-
-    fn words(&self) -> String {
+impl Words<'_> {
+    fn text(&self) -> String {
+        let status = self.0;
         let mut text = String::new();
         let mut line = |words: String| {
             let _ = writeln!(text, "{words}");
         };
-        for (name, schedule) in &self.schedules {
-            let next = self
-                .next(schedule)
+        for (name, schedule) in &status.schedules {
+            let next = status
+                .next_tick(schedule)
                 .map_or_else(|| "never".to_owned(), |next| next.to_string());
             line(format!("schedule  {name}: {}", schedule.definition));
             line(format!(
@@ -170,7 +65,7 @@ impl Status {
                 schedule.last_tick_at, schedule.fired, schedule.missed
             ));
         }
-        let stats = &self.stats;
+        let stats = &status.stats;
         line(format!(
             "jobs      {} waiting, {} delayed, {} active; kept: {} completed, {} failed (ever: {}, {})",
             stats.waiting,
@@ -191,27 +86,38 @@ impl Status {
                     .oldest_success_at
                     .map_or_else(|| "none".to_owned(), |at| self.ago(at))
             ));
+            let freshness = &source.freshness;
+            if let (Some(p50), Some(p95), Some(p99)) =
+                (freshness.p50_at, freshness.p95_at, freshness.p99_at)
+            {
+                line(format!(
+                    "          half synced {}, 95 % {}, 99 % {}",
+                    self.ago(p50),
+                    self.ago(p95),
+                    self.ago(p99)
+                ));
+            }
             if let Some(reason) = &source.paused {
                 line(format!("          paused by an operator: {reason}"));
             }
-            if let Some(until) = source.gate_until.filter(|until| *until > self.now) {
+            if let Some(until) = source.gate_until.filter(|until| *until > status.now) {
                 let reason = source.gate_reason.as_deref().unwrap_or("no reason given");
                 line(format!("          limited until {until}: {reason}"));
             }
-            if let Some(overload) = self.overload(name, source) {
+            if let Some(overload) = status.overload(name, source) {
                 line(format!("          overloaded: {overload}"));
             }
         }
         for (worker, leases) in &stats.workers {
             line(format!("worker    {worker}: {leases} running"));
         }
-        for job in &self.active {
+        for job in &status.active {
             line(format!(
                 "active    {}, attempt {}, lease until {}",
                 job.key, job.attempt, job.at
             ));
         }
-        for job in &self.failed {
+        for job in &status.failed {
             let error = job.error.as_deref().unwrap_or("no reason given");
             line(format!(
                 "failed    {} ({}): {error}",
@@ -223,7 +129,7 @@ impl Status {
     }
 
     fn ago(&self, at: Timestamp) -> String {
-        let seconds = self.now.since_ms(at) / SECOND_MS;
+        let seconds = self.0.now.since_ms(at) / SECOND_MS;
         match seconds {
             0..120 => format!("{seconds} s ago"),
             120..7_200 => format!("{} min ago", seconds / 60),

@@ -3,6 +3,7 @@
 //! Each section reads all of its values before it gives up, and gives up only on itself, so that one run names every
 //! problem. A function here returns `None` exactly when it, or something it called, has added a problem.
 
+mod http;
 mod redis;
 mod users;
 
@@ -23,8 +24,8 @@ use super::settings::{self, Kind};
 use super::value::{self, Raw, echo};
 use super::{
     CalendarSelection, Config, GoogleAuth, GoogleConfig, GraphConfig, GraphDatabases,
-    HistoryConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, Neo4jConfig,
-    ScheduleConfig, StoreConfig, UserConfig, WorkerConfig,
+    HistoryConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, Neo4jConfig, ScheduleConfig,
+    StoreConfig, UserConfig, WorkerConfig,
 };
 
 /// The longest name of a process, in bytes: its incarnation's id is made of it and stays below the bound of ids.
@@ -470,15 +471,6 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(StoreConfig { data_dir })
-    }
-
-    fn http(&mut self) -> Option<HttpConfig> {
-        let is_given = self.given("http", "listen").is_some();
-        let listen = self.parse("http", "listen", value::loopback);
-        if is_given {
-            listen?;
-        }
-        Some(HttpConfig { listen })
     }
 
     fn record(&mut self) -> Option<Option<PathBuf>> {

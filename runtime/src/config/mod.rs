@@ -250,10 +250,15 @@ impl RedisConfig {
 }
 
 /// Section `[http]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Where health and readiness are served, an address of this machine; `None`: nowhere.
+    /// Where API, page, metrics, health and readiness are served; `None`: nowhere. Of another machine's reach only with a
+    /// token.
     pub listen: Option<SocketAddr>,
+    /// What a caller must show who changes something, and whoever comes from elsewhere; `None`: nothing can be changed.
+    pub token: Option<Secret>,
+    /// Host names under which it is asked, beside those of this machine itself, in small letters.
+    pub hosts: Vec<String>,
 }
 
 /// Section `[log]`.

@@ -477,9 +477,32 @@ pub const SETTINGS: &[Setting] = &[
             "listen",
             Kind::Text,
             None,
-            "An address of this machine at which /healthz and /readyz are served, like \"127.0.0.1:7878\"; not served if \
-             not set.",
+            "Where API, page, /metrics, /healthz and /readyz are served, like \"127.0.0.1:7878\"; not served if not set. An \
+             address that other machines reach needs a token.",
         ),
+    ),
+    setting(
+        "http",
+        "token",
+        Kind::Secret,
+        None,
+        "What a caller must show to change anything, and from other machines for everything: at least 16 characters. \
+         Better in token_file or in the environment. Without one nothing can be changed.",
+    ),
+    setting(
+        "http",
+        "token_file",
+        Kind::Path,
+        None,
+        "A file that holds http.token and nothing else.",
+    ),
+    setting(
+        "http",
+        "hosts",
+        Kind::Text,
+        None,
+        "Names under which this process is asked, beside localhost, separated by commas, like \"kalends.example.com\". \
+         Requests under other names are refused.",
     ),
     with_flag(
         "--log-format",

@@ -26,6 +26,7 @@
 mod decision;
 mod go_on;
 mod hash;
+mod hide;
 mod journal;
 mod record;
 mod replay;
@@ -34,9 +35,10 @@ mod told;
 pub use decision::{Decision, Kind};
 pub use go_on::{GoOn, Known};
 pub use hash::Key;
+pub use hide::Hider;
 pub use journal::{
     End, FORMAT, Head, JournalError, LINE_BYTES_MAX, Line, Reader, Standing, Step, Writer,
 };
 pub use record::{Recording, Said, Turn};
 pub use replay::{Ended, Replay, ReplayError, Seen};
-pub use told::{Hider, Outcome, Page, Told};
+pub use told::{Outcome, Page, Told};

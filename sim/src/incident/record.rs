@@ -9,9 +9,10 @@ use kalends_core::time::Timestamp;
 
 use super::decision::{Decision, decision};
 use super::hash::Key;
+use super::hide::Hider;
 use super::journal::{End, FORMAT, Head, Line, Standing, Step, Writer, roll, write_decision};
 use super::replay::{Replay, ReplayError};
-use super::told::{Hider, Told};
+use super::told::Told;
 
 /// What a driver told a node between two rounds of asking it, and what the node said then.
 #[derive(Clone, Debug, PartialEq)]

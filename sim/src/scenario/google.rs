@@ -72,9 +72,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             plan.climate.changes_a_day = 4_000;
             plan.climate.graph = Span::new(500, 4_000);
             plan = plan.with(60, 240, FaultKind::GraphReplyLost { ppm: 200_000 });
-            for number in 1..60 {
+            for number in 1..120 {
                 let process = u32::try_from(number % 3).expect("a small number");
-                plan = at_second(plan, number * 347, 2, FaultKind::Crash { process });
+                plan = at_second(plan, number * 173, 2, FaultKind::Crash { process });
             }
             plan
         },

@@ -23,9 +23,21 @@ for block = 0, #source_names do
         local users = call('HLEN', key(block, ROWS))
         local never = call('HGET', NEVER_SYNCED, source_names[block])
         local oldest = call('ZRANGE', key(block, SUCCESS), 0, 0, 'WITHSCORES')[2]
+        -- Beside how many they are: how many succeeded since each bound, and when 50, 95 and 99 of a hundred did.
+        local success = key(block, SUCCESS)
+        local fresh = call('ZCARD', success)
+        local within, ranks = {}, {}
+        for i, bound_ms in ipairs(arguments[2]) do
+            within[i] = call('ZCOUNT', success, now - bound_ms, '+inf')
+        end
+        for i, percent in ipairs({ 50, 95, 99 }) do
+            local place = fresh - math.ceil(fresh * percent / 100)
+            local at = fresh > 0 and call('ZRANGE', success, place, place, 'WITHSCORES')[2]
+            ranks[i] = at and tonumber(at) or false
+        end
         by_source[block] = {
             row, in_window, users, users - call('ZCARD', key(block, DUE)),
-            never and tonumber(never) or 0, oldest and tonumber(oldest) or false,
+            never and tonumber(never) or 0, oldest and tonumber(oldest) or false, fresh, within, ranks,
         }
     end
 end

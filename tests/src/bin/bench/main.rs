@@ -2,26 +2,36 @@
 //! adapter, node and driver, with jobs that do nothing.
 //!
 //! `--only` names the figures that are wanted, so that a run can be short; a wrong name is answered with all there are.
+//! Scripts that took longer than 5 ms are counted in every run: the server's `SLOWLOG` is the witness. (Its settings are
+//! changed for the run, so the server should be one for benches.)
 //!
 //! It uses a prefix of its own and deletes its keys at the end. The figures are those of one run on one machine: compare
 //! them with another queue's in the same run, not with those of another day.
 
+mod fan_out;
 mod figures;
 mod queue;
+mod slow;
 
 use std::process::ExitCode;
 
 use figures::Wanted;
 use queue::Bench;
+use slow::SlowLog;
 
 const USAGE: &str = "usage: bench queue --redis URL [--jobs N] [--only NAME,...] [--json]";
 
 async fn run(url: &str, jobs: usize, wanted: &Wanted, json: bool) -> Result<(), String> {
     let bench = Bench::new(url, jobs).await?;
+    let slow = SlowLog::begin(bench.side()).await;
+    let slow = slow.map_err(|error| error.to_string())?;
     let measured = figures::measure(&bench, wanted).await;
     let forgotten = bench.forget().await;
-    let figures = measured?;
+    let slow = slow.end().await.map_err(|error| error.to_string())?;
+    let mut figures = measured?;
     forgotten?;
+    figures.insert("scripts_over_5_ms", slow.scripts);
+    figures.insert("slowest_script_ms", slow.slowest_ms);
     if json {
         let text = serde_json::to_string(&figures).map_err(|error| error.to_string())?;
         println!("{text}");
@@ -35,6 +45,7 @@ async fn run(url: &str, jobs: usize, wanted: &Wanted, json: bool) -> Result<(), 
 
 fn main() -> ExitCode {
     let (mut url, mut jobs, mut json, mut what) = (None, 100_000, false, None);
+    let (mut is_fan_out, mut prefix) = (false, None);
     let mut wanted = Wanted::default();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -50,6 +61,9 @@ fn main() -> ExitCode {
             },
             "--json" => json = true,
             "queue" => {}
+            // Only this program calls itself so.
+            fan_out::FAN_OUT => is_fan_out = true,
+            "--prefix" => prefix = words.next(),
             other => what = Some(format!("{other} is not known")),
         }
     }
@@ -65,7 +79,11 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime can be built");
-    match runtime.block_on(run(&url, jobs, &wanted, json)) {
+    let ended = match prefix {
+        Some(prefix) if is_fan_out => runtime.block_on(fan_out::node(&url, &prefix)),
+        _ => runtime.block_on(run(&url, jobs, &wanted, json)),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");

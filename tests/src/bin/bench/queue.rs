@@ -23,6 +23,8 @@ use kalends_core::queue::state::SourceSettings;
 use kalends_core::sync::SyncSettings;
 use kalends_core::time::Timestamp;
 
+use crate::fan_out::{self, FanOut};
+
 /// Nothing that is measured may take longer than this.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Single enqueues, and pick-ups, that are measured.
@@ -36,7 +38,9 @@ const IDLE: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Leave for a node to end.
 const SHUTDOWN_MS: u64 = 5_000;
-struct Unchanged;
+
+/// A source that has nothing new, and a graph that nobody writes to.
+pub(crate) struct Unchanged;
 
 #[async_trait]
 impl Source for Unchanged {
@@ -73,11 +77,11 @@ pub(crate) struct Bench {
     pub(crate) users: Vec<UserId>,
 }
 
-fn source() -> SourceName {
+pub(crate) fn source() -> SourceName {
     SourceName::google_calendar()
 }
 
-fn settings() -> SourceSettings {
+pub(crate) fn settings() -> SourceSettings {
     SourceSettings {
         jobs: None,
         requests_project: None,
@@ -86,7 +90,7 @@ fn settings() -> SourceSettings {
     }
 }
 
-fn store_at(url: &str, prefix: &str) -> Result<RedisStore, String> {
+pub(crate) fn store_at(url: &str, prefix: &str) -> Result<RedisStore, String> {
     RedisStore::new(RedisSettings {
         url: Secret::new(url.to_owned()),
         prefix: prefix.to_owned(),
@@ -98,6 +102,7 @@ fn store_at(url: &str, prefix: &str) -> Result<RedisStore, String> {
 }
 
 impl Bench {
+    /// A queue of its own, with `jobs` users to be enrolled.
     pub(crate) async fn new(url: &str, jobs: usize) -> Result<Bench, String> {
         let prefix = format!("kalends-bench-{}", std::process::id());
         let client = redis::Client::open(url).map_err(|error| error.to_string())?;
@@ -120,6 +125,11 @@ impl Bench {
             Reply::Refused { refusal } => Err(refusal.to_string()),
             reply => Ok(reply),
         }
+    }
+
+    /// A connection beside the queue's own.
+    pub(crate) fn side(&self) -> redis::aio::MultiplexedConnection {
+        self.side.clone()
     }
 
     pub(crate) async fn info(&self, section: &str, field: &str) -> Result<u64, String> {
@@ -260,10 +270,20 @@ impl Bench {
 
     /// Lets a node do all jobs that wait, one for each user; jobs a second.
     pub(crate) async fn drain(&self, concurrency: u32) -> Result<f64, String> {
+        self.drain_jobs(concurrency, self.users.len()).await
+    }
+
+    /// The same for the jobs that were enqueued one by one.
+    pub(crate) async fn drain_singles(&self, concurrency: u32) -> Result<f64, String> {
+        self.drain_jobs(concurrency, self.first(SINGLE_JOBS).len())
+            .await
+    }
+
+    async fn drain_jobs(&self, concurrency: u32, jobs: usize) -> Result<f64, String> {
         let begun = Instant::now();
         let (handle, done) = self.start(concurrency)?;
-        self.wait_for(&done, self.users.len() as u64).await?;
-        let per_s = self.users.len() as f64 / begun.elapsed().as_secs_f64();
+        self.wait_for(&done, jobs as u64).await?;
+        let per_s = jobs as f64 / begun.elapsed().as_secs_f64();
         handle.shutdown(SHUTDOWN_MS).await;
         Ok(per_s)
     }
@@ -284,28 +304,17 @@ impl Bench {
         Ok(calls.sum())
     }
 
-    /// The pages of a fan-out as the node makes them: who is due, and a job for each.
-    pub(crate) async fn fan_out(&self) -> Result<f64, String> {
-        let begun = Instant::now();
-        let (mut after, mut users_seen) = (None, 0_usize);
-        loop {
-            let due = Command::DueUsers {
-                source: source(),
-                due_by: Timestamp::from_ms(4_000_000_000_000),
-                after: after.clone(),
-                limit: kalends_core::node::FAN_OUT_PAGE,
-            };
-            let Reply::DueUsers { users, .. } = self.ask(due).await? else {
-                return Err("no due users were told".to_owned());
-            };
-            let Some(last) = users.last().cloned() else {
-                return Ok(users_seen as f64 / begun.elapsed().as_secs_f64());
-            };
-            users_seen += users.len();
-            let names: Vec<UserId> = users.into_iter().map(|(_, user)| user).collect();
-            self.ask(self.jobs(&names)).await?;
-            after = Some(last);
+    /// A whole fan-out of all users, which leaves a job for each.
+    pub(crate) fn fan_out(&self) -> Result<FanOut, String> {
+        let measured = fan_out::measure(&self.url, &self.prefix)?;
+        if measured.users < self.users.len() as f64 {
+            return Err(format!(
+                "only {} of {} users were fanned out",
+                measured.users,
+                self.users.len()
+            ));
         }
+        Ok(measured)
     }
 
     /// An idle process: commands a second, and how long a job that is due at once waits to be done (p99, ms).

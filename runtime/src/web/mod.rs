@@ -1,0 +1,147 @@
+//! HTTP: health and readiness, metrics, the API under `/api/v1`, and the page that uses it.
+//!
+//! Off unless an address is configured. On this machine everybody may look, and whoever shows the token may change
+//! things; an address that other machines reach needs the token for everything. Every connection, head, body and answer is
+//! bounded in time and size, and their number is bounded, so that no client can hold the process up.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `server` | the listener and its connections |
+//! | `gate` | what every request passes and every answer carries; with `hosts`, `rates`, `auth` |
+//! | `routes` | the table of all paths |
+//! | `request`, `problem` | what was asked, and how a refusal is told |
+//! | `probes`, `look`, `change`, `sync_all`, `events`, `page` | the answers |
+
+mod auth;
+mod change;
+mod events;
+mod gate;
+mod hosts;
+mod look;
+mod page;
+mod probes;
+mod problem;
+mod rates;
+mod request;
+mod routes;
+mod server;
+mod sync_all;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use axum::response::Response;
+use kalends_adapters::secret::Secret;
+use kalends_core::id::{SourceName, WorkerId};
+use kalends_core::policy::{Jitter, Spread};
+use kalends_core::port::Store;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::handle::Readiness;
+use crate::metrics::Metrics;
+
+pub use rates::Rate;
+pub use server::{bind, serve};
+
+/// What the face is told.
+#[derive(Clone, Debug)]
+pub struct WebSettings {
+    /// Where it listens: whether that is this machine only decides who needs the token.
+    pub address: SocketAddr,
+    /// What a caller must show; `None`: nothing can be changed.
+    pub token: Option<Secret>,
+    /// Host names under which it is asked, in small letters, beside those of this machine.
+    pub hosts: Vec<String>,
+    /// The process, as jobs name it.
+    pub worker: WorkerId,
+    /// The source that is meant if a request names none.
+    pub source: SourceName,
+    /// How "sync all" lays users over the period.
+    pub spread: Spread,
+    /// How far a start of "sync all" may be moved back at random.
+    pub jitter: Jitter,
+    /// The seed of that chance.
+    pub seed: u64,
+    /// How often one address may ask.
+    pub requests: Rate,
+    /// How often one address may ask for a change.
+    pub changes: Rate,
+}
+
+impl WebSettings {
+    /// How often one address may ask, unless told otherwise.
+    pub const REQUESTS: Rate = Rate {
+        burst: 200,
+        a_second: 50,
+    };
+    /// How often one address may ask for a change, unless told otherwise.
+    pub const CHANGES: Rate = Rate {
+        burst: 30,
+        a_second: 5,
+    };
+}
+
+/// What all requests share.
+pub struct Web {
+    store: Arc<dyn Store>,
+    readiness: watch::Receiver<Readiness>,
+    metrics: Arc<Metrics>,
+    settings: WebSettings,
+    is_loopback: bool,
+    token: Option<auth::Token>,
+    hosts: hosts::Hosts,
+    requests: rates::Rates,
+    changes: rates::Rates,
+    seen: look::Seen,
+    listeners: events::Listeners,
+    sync_all: sync_all::SyncAll,
+}
+
+impl Web {
+    /// A face of this store and this process.
+    ///
+    /// # Panics
+    /// If other machines can reach the address and there is no token: the configuration refuses that.
+    #[must_use]
+    pub fn new(
+        settings: WebSettings,
+        store: Arc<dyn Store>,
+        readiness: watch::Receiver<Readiness>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Web> {
+        let is_loopback = settings.address.ip().is_loopback();
+        assert!(
+            is_loopback || settings.token.is_some(),
+            "{} can be reached from other machines and needs a token",
+            settings.address
+        );
+        Arc::new(Web {
+            store,
+            readiness,
+            metrics,
+            is_loopback,
+            token: settings.token.as_ref().map(auth::Token::new),
+            hosts: hosts::Hosts::new(settings.hosts.clone(), is_loopback),
+            requests: rates::Rates::new(settings.requests),
+            changes: rates::Rates::new(settings.changes),
+            seen: look::Seen::default(),
+            listeners: events::Listeners::default(),
+            sync_all: sync_all::SyncAll::default(),
+            settings,
+        })
+    }
+}
+
+/// An answer in JSON.
+fn json_with(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(format!("{body}\n")));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}

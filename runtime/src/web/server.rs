@@ -1,0 +1,111 @@
+//! The listener and its connections: bounded in number, in time and in what is read of a request's head.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::Web;
+use super::routes::router;
+use crate::wiring::Refused;
+
+/// Connections at a time; more wait.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// A request's head must be there within this time, in milliseconds.
+const HEADER_MS_MAX: u64 = 5_000;
+/// A connection lasts no longer than this, in milliseconds, however often it is used.
+const CONNECTION_MS_MAX: u64 = 60_000;
+/// One that carries a stream of events lasts no longer than this, in milliseconds; its client comes again.
+const STREAM_MS_MAX: u64 = 15 * 60_000;
+/// After a failure to accept (no more descriptors, say) this long passes before the next attempt, in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 100;
+/// The bytes of a request's head that are read at the most.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Takes a port.
+///
+/// # Errors
+/// If another process has it, or the address is not one of this machine's.
+pub async fn bind(listen: SocketAddr) -> Result<TcpListener, Refused> {
+    TcpListener::bind(listen).await.map_err(|error| {
+        Refused::bad_input(format!(
+            "http.listen: {listen} cannot be listened at: {error}; choose another port or address, or end who has it"
+        ))
+    })
+}
+
+/// Who is on the other end of a connection, and what it is used for. It goes along with every request.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Set by a request whose answer is a stream.
+    pub(super) streams: Arc<AtomicBool>,
+}
+
+/// Serves for as long as it is polled.
+pub async fn serve(listener: TcpListener, web: Arc<Web>) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(super::events::tell_listeners(Arc::clone(&web)));
+    let router = router(&web);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        while tasks.try_join_next().is_some() {}
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("no connection could be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        tasks.spawn(async move {
+            connection(stream, address, router).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, address: SocketAddr, router: Router) {
+    let streams = Arc::new(AtomicBool::new(false));
+    let peer = Peer {
+        address,
+        streams: Arc::clone(&streams),
+    };
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let answer = service.call(request);
+        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(HEADER_MS_MAX))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let out_of_time = async {
+        tokio::time::sleep(Duration::from_millis(CONNECTION_MS_MAX)).await;
+        if streams.load(Ordering::Relaxed) {
+            let more_ms = STREAM_MS_MAX - CONNECTION_MS_MAX;
+            tokio::time::sleep(Duration::from_millis(more_ms)).await;
+        }
+    };
+    tokio::select! {
+        // What a client does to its own connection is of no interest here.
+        _ = connection => {}
+        () = out_of_time => {}
+    }
+}

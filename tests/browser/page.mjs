@@ -1,0 +1,134 @@
+// The page in a browser: node page.mjs URL TOKEN FAILED_USER HOSTILE_USER FOLDER_FOR_PICTURES
+// Looks, sees a change come live, logs in, tries a failed job again, pauses and resumes, and finds one user's history.
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { open } from "./chromium.mjs";
+
+const [url, token, failedUser, hostileUser, folder] = process.argv.slice(2);
+const DESKTOP = { width: 1_280, height: 900, mobile: false };
+const PHONE = { width: 390, height: 844, mobile: true };
+
+const page = await open();
+const text = (id) => page.value(`document.getElementById(${JSON.stringify(id)}).innerText`);
+const has = (id, words) => `document.getElementById(${JSON.stringify(id)}).innerText.includes(${JSON.stringify(words)})`;
+const begun = Date.now();
+const step = (words) => console.log(`- ${words} (${((Date.now() - begun) / 1_000).toFixed(1)} s)`);
+
+async function api(method, path, body) {
+  const answer = await fetch(`${url}${path}`, { method, headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
+}
+async function pictures(name) {
+  for (const [width, size] of Object.entries({ desktop: DESKTOP, phone: PHONE })) {
+    await page.tell("Emulation.setDeviceMetricsOverride", { ...size, deviceScaleFactor: 1 });
+    for (const scheme of ["light", "dark"]) {
+      await page.tell("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+      const beyond = await page.value("document.documentElement.scrollWidth - innerWidth");
+      assert.ok(beyond <= 0, `${name}: at the width of a ${width} the page is ${beyond} pixels too wide`);
+      const { data } = await page.tell("Page.captureScreenshot", { format: "png", captureBeyondViewport: true });
+      writeFileSync(join(folder, `${name}-${width}-${scheme}.png`), Buffer.from(data, "base64"));
+    }
+  }
+  await page.tell("Emulation.setDeviceMetricsOverride", { ...DESKTOP, deviceScaleFactor: 1 });
+}
+// What a screen reader hears: every control has a name, and the page has its landmarks.
+async function accessible() {
+  const { nodes } = await page.tell("Accessibility.getFullAXTree");
+  const heard = nodes.filter((node) => !node.ignored).map((node) => ({ role: node.role?.value, name: node.name?.value ?? "" }));
+  for (const role of ["banner", "main", "contentinfo", "search"]) assert.ok(heard.some((one) => one.role === role), `no landmark ${role}`);
+  const nameless = heard.filter((one) => ["button", "textbox", "searchbox", "link", "dialog", "region"].includes(one.role) && one.name === "");
+  assert.deepEqual(nameless, []);
+}
+
+try {
+  await page.tell("Emulation.setDeviceMetricsOverride", { ...DESKTOP, deviceScaleFactor: 1 });
+  await page.tell("Page.navigate", { url });
+  step("open");
+  await page.until("the status", has("readiness", "ready"));
+  await page.until("the verdict", has("verdict", "users were"));
+  await page.until("the failed job", has("failed", failedUser));
+  await page.until("requests", has("google-words", "in the last hour"));
+
+  step("read-only without a token");
+  const buttons = "[...document.querySelectorAll('main button')].filter((one) => one.checkVisibility() && one.type !== 'submit').length";
+  assert.equal(await page.value(buttons), 0);
+
+  step("hostile text is text");
+  await page.until("the hostile user", has("failed", hostileUser));
+  assert.equal(await page.value("document.querySelector('main img, main script')"), null);
+  assert.equal(await page.value("typeof planted"), "undefined");
+  await accessible();
+  await pictures("looking");
+
+  step("a change comes live");
+  await page.value("window.notReloaded = true");
+  await api("POST", "/api/v1/pause", { reason: "planned works" });
+  await page.until("the pause", has("sources", "by an operator: planned works"));
+  await api("POST", "/api/v1/resume", {});
+  await page.until("the end of the pause", `!${has("sources", "planned works")}`);
+  assert.equal(await page.value("window.notReloaded"), true);
+
+  step("log in by keyboard");
+  await page.key("Tab");
+  assert.equal(await page.value("document.activeElement.className"), "skip");
+  await page.key("Tab");
+  assert.equal(await page.value("document.activeElement.id"), "log-in");
+  await page.key("Enter");
+  await page.until("the dialog", "document.getElementById('login').open");
+  assert.equal(await page.value("document.activeElement.id"), "token");
+  await page.type("a-token-that-is-wrong");
+  await page.key("Enter");
+  await page.until("the refusal", has("login-error", "not the token"));
+  await page.value("document.getElementById('token').value = ''");
+  await page.type(token);
+  await page.key("Enter");
+  await page.until("the login", has("message", "Logged in"));
+  assert.equal(await page.value("localStorage.length + document.cookie.length"), 0);
+  await page.until("the buttons", `${buttons} > 0`);
+  await accessible();
+
+  step("try a failed job again");
+  const retry = `#failed button[aria-label=${JSON.stringify(`Try again: ${failedUser}`)}]`;
+  await page.click(retry);
+  await page.until("the answer", has("message", `${failedUser} is tried again`));
+  await page.until("its end", `!${has("failed", failedUser)}`);
+
+  step("pause and resume");
+  await page.click("#sources button[data-key^=pause]");
+  await page.until("the dialog", "document.getElementById('pause').open");
+  await page.type("the graph moves");
+  await page.key("Enter");
+  await page.until("the pause", has("sources", "by an operator: the graph moves"));
+  await pictures("paused");
+  await page.click("#sources button[data-key^=pause], #sources button[data-key]");
+  await page.until("the end of the pause", `!${has("sources", "the graph moves")}`);
+
+  step("one user's history");
+  await page.value("document.getElementById('query').focus()");
+  await page.type(failedUser);
+  await page.key("Enter");
+  await page.until("the history", `${has("user", "completed")} && ${has("user", "Sync now")}`);
+  await page.value("document.getElementById('query').value = ''; document.getElementById('query').focus()");
+  await page.type("user-");
+  await page.key("Enter");
+  await page.until("the list", has("user", "Names that begin with user-"));
+  await accessible();
+  await pictures("found");
+
+  step("log out");
+  await page.click("#log-out");
+  await page.until("no buttons", `${buttons} === 0`);
+  assert.equal(await page.value("sessionStorage.length"), 0);
+
+  // The refusal of the wrong token is meant to be one.
+  const complaints = page.complaints().filter((one) => !one.includes("401"));
+  assert.deepEqual(complaints, []);
+  console.log("all is well");
+} catch (error) {
+  await pictures("failed").catch(() => {});
+  console.error(error);
+  process.exitCode = 1;
+} finally {
+  await page.close();
+}
