@@ -429,6 +429,17 @@ fn graph_digest(digest: &mut Digest, write: &GraphWrite, names: &impl Names) {
         GraphWrite::RemoveCalendar { fence, .. } => {
             digest.add(3).add(fence.0);
         }
+        GraphWrite::Spare {
+            fence,
+            calendar,
+            generation,
+            events,
+            ..
+        } => {
+            digest.add(4).add(fence.0).add(*generation);
+            digest.add(names.text(calendar.as_str()));
+            digest.add(events.len() as u64);
+        }
     }
 }
 
