@@ -24,6 +24,8 @@
 //!
 //! A job that waits has nothing of its own but an entry in a lane: its few facts stand in the user's row.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use kalends_core::id::SourceName;
 
 /// The keys that every script gets, in the order of `lib.lua`, with those of the fan-outs. The channel of the wake-ups
@@ -61,20 +63,38 @@ const OF_SOURCE: [&str; 13] = [
 ];
 
 /// The keys of one fleet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Layout {
     prefix: String,
+    /// What was asked for last: nearly always it is asked for again.
+    last: Mutex<Option<(Vec<SourceName>, Keys)>>,
 }
+
+/// The keys of a script.
+pub(super) type Keys = Arc<[String]>;
 
 impl Layout {
     pub(super) fn new(prefix: &str) -> Self {
         Layout {
             prefix: prefix.to_owned(),
+            last: Mutex::default(),
         }
     }
 
     /// The keys for a script that has to do with these sources, in this order.
-    pub(super) fn keys(&self, sources: &[SourceName]) -> Vec<String> {
+    pub(super) fn keys(&self, sources: &[SourceName]) -> Keys {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, keys)) = &*last
+            && before == sources
+        {
+            return Arc::clone(keys);
+        }
+        let keys = self.made(sources);
+        *last = Some((sources.to_vec(), Arc::clone(&keys)));
+        keys
+    }
+
+    fn made(&self, sources: &[SourceName]) -> Keys {
         let prefix = &self.prefix;
         let common = COMMON.iter().map(|kind| format!("{{{prefix}}}:{kind}"));
         let of_sources = sources.iter().flat_map(|source| {
@@ -98,5 +118,9 @@ mod tests {
         assert_eq!(keys.len(), 12 + 2 * 13);
         assert!(keys.iter().all(|key| key.starts_with("{kalends-test}:")));
         assert_eq!(keys[12], "{kalends-test}:users:google-calendar");
+        // Whoever asked for others before.
+        let one = layout.keys(&[SourceName::google_calendar()]);
+        assert_eq!(one[..], keys[..25]);
+        assert_eq!(layout.keys(&[SourceName::google_calendar()]), one);
     }
 }
