@@ -16,11 +16,9 @@ use super::look::unknown_user;
 use super::problem::Problem;
 use super::request::{Asked, Payload};
 use super::{Web, json_with};
-use crate::handle::{NotEnqueued, enqueue_sync};
+use crate::handle::{NotEnqueued, PAUSE_REASON_CHARS_MAX, enqueue_sync};
 use crate::status::{self, schedule_json};
 
-/// The longest reason of a pause, in characters.
-const REASON_CHARS_MAX: usize = 200;
 /// Active jobs that are looked through to say why one cannot be cancelled.
 const ACTIVE_LOOKED_AT: u32 = 1_000;
 
@@ -156,9 +154,9 @@ pub(super) async fn pause(web: &Web, asked: &Asked, body: Payload) -> Result<Res
     asked.only(&[])?;
     let body: PauseBody = body.json().await?;
     let reason = body.reason.trim().to_owned();
-    if reason.is_empty() || reason.chars().count() > REASON_CHARS_MAX {
+    if reason.is_empty() || reason.chars().count() > PAUSE_REASON_CHARS_MAX {
         return Err(Problem::bad(format!(
-            "the reason is empty or longer than {REASON_CHARS_MAX} characters; say why, in a sentence"
+            "the reason is empty or longer than {PAUSE_REASON_CHARS_MAX} characters; say why, in a sentence"
         )));
     }
     let source = known_source(web, body.source.as_deref()).await?;
