@@ -100,6 +100,7 @@
 //! | [`status`] | what the store says of a fleet, for command line, API and page |
 //! | [`clock`] | clocks for drivers |
 //! | [`commands`], [`cli`], [`exit`], [`logging`], [`say`] | the `kalends` command |
+//! | [`reload`], [`supervisor`] | the configuration read again; systemd told how the process does |
 //! | [`migrate`] | what becomes of the queue of a service that is replaced |
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
 //! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
@@ -120,8 +121,10 @@ pub mod migrate;
 pub mod notices;
 pub mod prelude;
 pub mod record;
+pub mod reload;
 pub mod say;
 pub mod status;
+pub mod supervisor;
 pub mod web;
 pub mod wiring;
 

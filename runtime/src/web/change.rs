@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::request::{Asked, Payload};
 use super::{Web, json_with};
 use crate::handle::{NotEnqueued, PAUSE_REASON_CHARS_MAX, enqueue_sync};
+use crate::reload::NotReloaded;
 use crate::status::{self, schedule_json};
 
 /// Active jobs that are looked through to say why one cannot be cancelled.
@@ -289,6 +290,27 @@ pub(super) async fn remove_schedule(web: &Web, asked: &Asked) -> Result<Response
     tracing::info!(%schedule, "a schedule was removed, by the API");
     apply(web, Command::RemoveSchedule { schedule }).await?;
     Ok(done())
+}
+
+pub(super) async fn reload(web: &Web, asked: &Asked) -> Result<Response, Problem> {
+    asked.only(&[])?;
+    let Some(reloader) = &web.settings.reloader else {
+        return Err(Problem::conflict(
+            "this process has no configuration that could be read again; its host program sets its limits and schedules",
+        ));
+    };
+    let reloaded = reloader.reload().await;
+    web.forget_seen().await;
+    match reloaded {
+        Ok(reloaded) => Ok(json_with(StatusCode::OK, &reloaded.json())),
+        Err(error) => {
+            tracing::error!("by the API: {error}");
+            Err(match error {
+                NotReloaded::StoreAway(unavailable) => unavailable.into(),
+                error => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            })
+        }
+    }
 }
 
 /// Applies a command that is not refused in good order; the store's time and its answer.
