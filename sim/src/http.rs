@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use kalends_core::time::Timestamp;
+
 /// An HTTP request as an emulator sees it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
@@ -87,6 +89,13 @@ impl fmt::Debug for Request {
             self.body.len()
         )
     }
+}
+
+/// A date as HTTP writes it (IMF-fixdate; RFC 9110, 5.6.7), to the second.
+#[must_use]
+pub fn http_date(at: Timestamp) -> String {
+    let at = chrono::DateTime::from_timestamp_millis(at.as_ms()).unwrap_or_default();
+    at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// How much of an answer reaches the client.

@@ -37,6 +37,7 @@ pub async fn run(graph: &dyn Graph, prefix: &str) {
     a_cancelled_instance_is_kept(&case("cancelled")).await;
     a_cut_series_loses_its_later_exceptions(&case("cut")).await;
     a_sweep_removes_what_the_full_pass_did_not_see(&case("sweep")).await;
+    what_a_full_pass_set_aside_is_spared(&case("spared")).await;
     an_event_seen_in_an_older_state_is_not_swept(&case("sweep-older")).await;
     a_large_sweep_is_complete(&case("large-sweep")).await;
     a_removed_calendar_takes_its_events_along(&case("remove")).await;
@@ -107,6 +108,17 @@ impl<'a> Case<'a> {
             fence: LeaseToken(fence),
             calendar: calendar(id).id,
             generation,
+        })
+        .await
+    }
+
+    async fn spare(&self, id: &str, fence: u64, generation: u64, events: &[&str]) -> GraphReply {
+        self.write(GraphWrite::Spare {
+            user: self.user.clone(),
+            fence: LeaseToken(fence),
+            calendar: calendar(id).id,
+            generation,
+            events: events.iter().map(|id| (*id).to_owned()).collect(),
         })
         .await
     }
@@ -507,6 +519,43 @@ async fn a_sweep_removes_what_the_full_pass_did_not_see(case: &Case<'_>) {
         .map(|event| event.generation)
         .collect();
     assert_eq!(generations, [1, 2], "other, then primary");
+}
+
+async fn what_a_full_pass_set_aside_is_spared(case: &Case<'_>) {
+    let primary = || calendar("primary");
+    let rows = [
+        event("a", 7),
+        attended(event("b", 7), &["ada@example.com"]),
+        event("c", 7),
+    ];
+    case.apply_in(primary(), 1, 1, &rows, &[]).await;
+    case.apply_in(calendar("other"), 1, 1, &[event("b", 7)], &[])
+        .await;
+    let spared = case.spare("primary", 2, 2, &["b", "unknown"]).await;
+    assert_eq!(case.counts(spared), (0, 0));
+    assert_eq!(
+        case.spare("primary", 1, 9, &["a"]).await,
+        GraphReply::Fenced
+    );
+    assert_eq!(
+        case.counts(case.spare("unknown", 2, 2, &["a"]).await),
+        (0, 0)
+    );
+    assert_eq!(case.counts(case.sweep("primary", 2, 2).await), (0, 2));
+    assert_eq!(case.ids().await, ["b", "b"]);
+    let events = case.snapshot().await.events;
+    let seen = events
+        .iter()
+        .map(|event| (event.generation, event.row.version));
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [(1, 7), (2, 7)],
+        "other, then primary"
+    );
+    assert_eq!(
+        case.contacts().await,
+        ["ada@example.com", "olga@example.com"]
+    );
 }
 
 async fn a_large_sweep_is_complete(case: &Case<'_>) {

@@ -25,13 +25,11 @@ impl GraphModel {
     /// Applies one write.
     pub fn write(&mut self, write: &GraphWrite) -> GraphReply {
         let user = self.users.entry(write.user().clone()).or_default();
-        let (GraphWrite::Apply { fence, .. }
-        | GraphWrite::Sweep { fence, .. }
-        | GraphWrite::RemoveCalendar { fence, .. }) = write;
-        if fence.0 < user.fence {
+        let fence = write.fence().0;
+        if fence < user.fence {
             return GraphReply::Fenced;
         }
-        user.fence = fence.0;
+        user.fence = fence;
         let before = user.events.len() as u64;
         let mut upserted = 0;
         let deleted = match write {
@@ -62,6 +60,20 @@ impl GraphModel {
                     upserted += u64::from(user.upsert(&calendar.id, row, *generation));
                 }
                 deleted
+            }
+            GraphWrite::Spare {
+                calendar,
+                generation,
+                events,
+                ..
+            } => {
+                for event in events {
+                    let key = (calendar.clone(), event.clone());
+                    if let Some((_, seen)) = user.events.get_mut(&key) {
+                        *seen = *generation;
+                    }
+                }
+                0
             }
             GraphWrite::Sweep {
                 calendar,

@@ -76,6 +76,16 @@ fn random_write(rng: &mut KalendsRng, user: &UserId, step: u64) -> GraphWrite {
             fence,
             calendar: in_calendar.id,
         },
+        2 => GraphWrite::Spare {
+            user,
+            fence,
+            calendar: in_calendar.id,
+            generation,
+            events: (0..10)
+                .step_by(3)
+                .map(|number| row(rng, number, 0).id)
+                .collect(),
+        },
         1 => GraphWrite::Sweep {
             user,
             fence,

@@ -13,6 +13,7 @@ use kalends_tests::neo4j_server::{Neo4jServer, ties};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::subsequence;
 
 const CALENDARS: [&str; 2] = ["primary", "other"];
 const EMAILS: [&str; 3] = ["ada@example.com", "bob@example.com", "cyd@example.com"];
@@ -37,6 +38,7 @@ enum Step {
         upserts: BTreeMap<usize, Content>,
         deletions: BTreeMap<usize, i64>,
     },
+    Spare(usize, u64, u64, Vec<usize>),
     Sweep(usize, u64, u64),
     RemoveCalendar(usize, u64),
 }
@@ -114,6 +116,8 @@ fn step() -> impl Strategy<Value = Step> {
         );
     prop_oneof![
         6 => apply,
+        1 => (calendar.clone(), fence.clone(), 1_u64..4, subsequence((0..EVENTS).collect::<Vec<usize>>(), 0..4))
+            .prop_map(|(calendar, fence, generation, events)| Step::Spare(calendar, fence, generation, events)),
         1 => (calendar.clone(), fence.clone(), 1_u64..4)
             .prop_map(|(calendar, fence, generation)| Step::Sweep(calendar, fence, generation)),
         1 => (calendar, fence).prop_map(|(calendar, fence)| Step::RemoveCalendar(calendar, fence)),
@@ -142,6 +146,13 @@ fn write(user: &UserId, step: &Step) -> GraphWrite {
                 .iter()
                 .map(|(number, version)| deletion(&id(*number), *version))
                 .collect(),
+        },
+        Step::Spare(number, fence, generation, events) => GraphWrite::Spare {
+            user,
+            fence: LeaseToken(*fence),
+            calendar: calendar(CALENDARS[*number]).id,
+            generation: *generation,
+            events: events.iter().map(|number| id(*number)).collect(),
         },
         Step::Sweep(number, fence, generation) => GraphWrite::Sweep {
             user,

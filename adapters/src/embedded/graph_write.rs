@@ -76,6 +76,7 @@ pub(super) fn weight_of(write: &GraphWrite) -> usize {
         GraphWrite::Apply {
             upserts, deletions, ..
         } => upserts.len() + deletions.len(),
+        GraphWrite::Spare { events, .. } => events.len(),
         GraphWrite::Sweep { .. } | GraphWrite::RemoveCalendar { .. } => STEP_EVENTS_MAX,
     }
 }
@@ -99,6 +100,12 @@ pub(super) fn apply(
     }
     let (user, fence, generation) = match write {
         GraphWrite::Apply {
+            user,
+            fence,
+            generation,
+            ..
+        }
+        | GraphWrite::Spare {
             user,
             fence,
             generation,
@@ -132,6 +139,12 @@ pub(super) fn apply(
             ..
         } => {
             batch.apply_events(calendar, generation, upserts, deletions)?;
+            true
+        }
+        GraphWrite::Spare {
+            calendar, events, ..
+        } => {
+            batch.spare(calendar, generation, events)?;
             true
         }
         GraphWrite::Sweep { calendar, .. } => batch.sweep(calendar, generation, swept_to)?,
@@ -443,6 +456,26 @@ impl<'a> Batch<'a> {
             }
             None => Ok(None),
         }
+    }
+
+    fn spare(
+        &mut self,
+        calendar: &CalendarId,
+        generation: i64,
+        events: &[String],
+    ) -> Result<(), WriteError> {
+        let Some(calendar_node) = self.calendar_node(calendar)? else {
+            return Ok(());
+        };
+        for event in events {
+            let uid = event_uid(self.user, calendar, event);
+            if let Some(standing) = self.standing_event(&uid, calendar_node)? {
+                self.connection
+                    .prepare_cached("UPDATE node SET generation = ?2 WHERE id = ?1")?
+                    .execute([standing.node, generation])?;
+            }
+        }
+        Ok(())
     }
 
     /// Does a step of a sweep; says whether it was the last one. What is written between two steps has the generation

@@ -8,7 +8,7 @@ use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::google::failure::retry_after_ms;
 use kalends_core::time::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{RequestBuilder, Url};
 
 use super::{BODY_BYTES_MAX, SettingsError};
@@ -115,7 +115,7 @@ impl Client {
         Ok(url)
     }
 
-    /// Asks the API. `now` is for a `Retry-After` that is a date.
+    /// Asks the API. `now` is for a `Retry-After` that is a date, if the answer has none of its own.
     pub(super) async fn get(
         &self,
         url: Url,
@@ -130,7 +130,7 @@ impl Client {
             .await
     }
 
-    /// Asks the token endpoint. `now` is for a `Retry-After` that is a date.
+    /// Asks the token endpoint. `now` is for a `Retry-After` that is a date, if the answer has none of its own.
     pub(super) async fn post_token(
         &self,
         form: &[(&'static str, Secret)],
@@ -173,10 +173,7 @@ impl Client {
         };
         let mut answer = Answer {
             status,
-            retry_after_ms: response
-                .headers()
-                .get(RETRY_AFTER)
-                .and_then(|header| retry_after_ms(header.to_str().ok()?, now)),
+            retry_after_ms: wait_asked_ms(response.headers(), now),
             body: Vec::new(),
             broken: None,
         };
@@ -221,6 +218,12 @@ impl Client {
         }
         Failure::transient(format!("{who} {what}: {cause}"))
     }
+}
+
+/// How long the answer asks to wait, if it does.
+fn wait_asked_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let text = |name| headers.get(name).and_then(|header| header.to_str().ok());
+    retry_after_ms(text(RETRY_AFTER)?, text(DATE), now)
 }
 
 fn checked_url(setting: &'static str, text: &str) -> Result<Url, SettingsError> {

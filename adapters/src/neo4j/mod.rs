@@ -149,6 +149,7 @@ impl Neo4jGraph {
         self.ensure_schema(database).await?;
         match write {
             GraphWrite::Apply { .. } => self.apply(database, write).await,
+            GraphWrite::Spare { .. } => self.spare(database, write).await,
             GraphWrite::Sweep { user, fence, .. } => {
                 let reply = self.remove_in_rounds(database, write).await?;
                 if matches!(reply, GraphReply::Written(_)) {
@@ -174,6 +175,16 @@ impl Neo4jGraph {
             }
         }
         Ok(GraphReply::Written(counts))
+    }
+
+    async fn spare(&self, database: &str, write: &GraphWrite) -> Result<GraphReply, Failure> {
+        for statement in split(write) {
+            let rows = self.api.run(database, Access::Write, statement).await?;
+            if is_fenced(&rows)? {
+                return Ok(GraphReply::Fenced);
+            }
+        }
+        Ok(GraphReply::Written(GraphCounts::default()))
     }
 
     async fn remove_in_rounds(

@@ -115,6 +115,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "flush",
         "wishes",
         "history",
+        "plain",
         "setbacks",
         "finish",
         "finish_answer"
@@ -211,6 +212,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "windows",
         "flows",
         "history",
+        "plain",
         "setbacks",
         "finish",
         "claimed",

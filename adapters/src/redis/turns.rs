@@ -1,8 +1,8 @@
 //! Turns, gathered: what ends and is claimed at the same moment goes in one script.
 //!
 //! A process with fifty slots ends fifty jobs at about the same time, and claims as many. One script for all of that costs
-//! a fraction of fifty-one. Whoever comes while a script is under way waits for the next, a moment later; nobody waits for
-//! company.
+//! a fraction of fifty-one. Ends that come while a script is under way wait for its answer and go together, with the next
+//! claim if there is one; when they are many, they do not wait. With nothing under way nobody waits for company.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,8 @@ use super::turn::Turned;
 const ENDS_MAX: usize = 100;
 /// Scripts under way at the same time at the most: the server works on one while the next is on its way.
 const UNDER_WAY_MAX: u32 = 2;
+/// So many ends are worth a script of their own beside one that is under way.
+const ENDS_ALONE_MIN: usize = 32;
 
 /// A command and who waits for its answer.
 type Waiting = (Command, oneshot::Sender<Answered>);
@@ -54,7 +56,11 @@ impl Turns {
                 Command::Claim { .. } => state.claims.push((command, sender)),
                 end => state.ends.push((end, sender)),
             }
-            let sends = state.under_way < UNDER_WAY_MAX;
+            let sends = match state.under_way {
+                0 => true,
+                1..UNDER_WAY_MAX => !state.claims.is_empty() || state.ends.len() >= ENDS_ALONE_MIN,
+                _ => false,
+            };
             state.under_way += u32::from(sends);
             sends
         };

@@ -54,20 +54,30 @@ pub fn classify_token(status: u16, retry_after_ms: Option<u64>, body: &[u8]) -> 
     )
 }
 
-/// The header `Retry-After` in milliseconds from `now`: whole seconds or an HTTP date (RFC 9110, 10.2.3), at most
+/// The header `Retry-After` in milliseconds from now: whole seconds or an HTTP date (RFC 9110, 10.2.3), at most
 /// [`RETRY_AFTER_MS_MAX`]. `None` if it is neither.
+///
+/// A date is by the clock of who sent it, so it is measured from the answer's own header `Date` (RFC 9110, 6.6.1). Only
+/// an answer without that is measured by `now`, our clock, which may be hours off.
 #[must_use]
-pub fn retry_after_ms(header: &str, now: Timestamp) -> Option<u64> {
+pub fn retry_after_ms(header: &str, date: Option<&str>, now: Timestamp) -> Option<u64> {
     let header = header.trim();
     let wait_ms = if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
         // Digits that do not fit are a very long wait, not nonsense.
         let seconds: u64 = header.parse().unwrap_or(u64::MAX);
         seconds.saturating_mul(1_000)
     } else {
-        let at = chrono::NaiveDateTime::parse_from_str(header, "%a, %d %b %Y %H:%M:%S GMT").ok()?;
-        Timestamp::from_ms(at.and_utc().timestamp_millis()).since_ms(now)
+        let sent_at = date.and_then(http_date).unwrap_or(now);
+        http_date(header)?.since_ms(sent_at)
     };
     Some(wait_ms.min(RETRY_AFTER_MS_MAX))
+}
+
+/// A date as HTTP writes it (IMF-fixdate; RFC 9110, 5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    let at =
+        chrono::NaiveDateTime::parse_from_str(text.trim(), "%a, %d %b %Y %H:%M:%S GMT").ok()?;
+    Some(Timestamp::from_ms(at.and_utc().timestamp_millis()))
 }
 
 fn api_kind(
@@ -496,10 +506,23 @@ mod tests {
         assert!(!detail.contains("private"), "{detail}");
     }
 
+    /// Found by the simulator (seed 4069): a process whose clock was 13 hours behind took "in three seconds" for 13 hours,
+    /// and closed the gate for the whole fleet.
+    #[test]
+    fn a_date_is_measured_by_the_clock_of_who_sent_it() {
+        let behind = Timestamp::parse_rfc3339("2026-05-03T18:00:00Z").unwrap();
+        let date = |date| retry_after_ms("Mon, 04 May 2026 08:00:30 GMT", date, behind);
+        assert_eq!(date(Some("Mon, 04 May 2026 08:00:27 GMT")), Some(3_000));
+        assert_eq!(date(Some("Mon, 04 May 2026 08:00:31 GMT")), Some(0));
+        assert_eq!(date(Some("yesterday")), Some((14 * 3_600 + 30) * 1_000));
+        let seconds = retry_after_ms("3", Some("Mon, 04 May 2026 08:00:27 GMT"), behind);
+        assert_eq!(seconds, Some(3_000));
+    }
+
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = Timestamp::parse_rfc3339("2026-05-04T08:00:00.250Z").unwrap();
-        let wait = |header| retry_after_ms(header, now);
+        let wait = |header| retry_after_ms(header, None, now);
         assert_eq!(wait("120"), Some(120_000));
         assert_eq!(wait(" 0 "), Some(0));
         assert_eq!(wait("Mon, 04 May 2026 08:00:30 GMT"), Some(29_750));
@@ -533,7 +556,7 @@ mod tests {
                     prop_assert!(failure.detail.chars().count() <= crate::failure::DETAIL_CHARS_MAX);
                 }
             }
-            let _ = retry_after_ms(&header, Timestamp::MAX);
+            let _ = retry_after_ms(&header, Some(&header), Timestamp::MAX);
         }
     }
 }

@@ -149,6 +149,21 @@ WITH linked
 MATCH (u:User {uid: $user})
 RETURN coalesce(u.fence, 0) > $fence AS fenced, linked";
 
+/// Stamps events as seen by a full pass, and leaves them else as they are; what is not there is not made.
+///
+/// Parameters: `user`, `fence`, `generation`, `events [uid]`. Row: `fenced`, `spared`.
+pub const SPARE: &str = "\
+MERGE (u:User {uid: $user})
+SET u.id = $user, u.lock = true
+WITH u, coalesce(u.fence, 0) <= $fence AS live
+FOREACH (ignored IN CASE WHEN live THEN [true] ELSE [] END | SET u.fence = $fence)
+WITH live
+OPTIONAL MATCH (e:Event)
+WHERE live AND e.uid IN $events
+WITH live, collect(e) AS spared
+FOREACH (e IN spared | SET e.generation = $generation)
+RETURN NOT live AS fenced, size(spared) AS spared";
+
 /// Removes at most `limit` events of a calendar whose generation is older than `generation`.
 ///
 /// Parameters: `user`, `fence`, `calendar` (uid), `generation`, `limit`. Row: `fenced`, `deleted`. To be repeated

@@ -166,6 +166,20 @@ pub enum GraphWrite {
         /// Events to remove; no id twice.
         deletions: Vec<EventDeletion>,
     },
+    /// Stamps events as seen and changes nothing else of them: those that a full pass saw and had to set aside, whose older
+    /// state must outlive the pass's sweep. What the graph has not is not made.
+    Spare {
+        /// Whose graph.
+        user: UserId,
+        /// The fencing token of the lease.
+        fence: LeaseToken,
+        /// The calendar.
+        calendar: CalendarId,
+        /// Stamped on every event named.
+        generation: u64,
+        /// The ids; none twice.
+        events: Vec<String>,
+    },
     /// Removes the calendar's events whose generation is older: what a full pass did not see.
     Sweep {
         /// Whose graph.
@@ -194,8 +208,20 @@ impl GraphWrite {
     pub fn user(&self) -> &UserId {
         match self {
             GraphWrite::Apply { user, .. }
+            | GraphWrite::Spare { user, .. }
             | GraphWrite::Sweep { user, .. }
             | GraphWrite::RemoveCalendar { user, .. } => user,
+        }
+    }
+
+    /// The fencing token of the lease under which it is written.
+    #[must_use]
+    pub fn fence(&self) -> LeaseToken {
+        match self {
+            GraphWrite::Apply { fence, .. }
+            | GraphWrite::Spare { fence, .. }
+            | GraphWrite::Sweep { fence, .. }
+            | GraphWrite::RemoveCalendar { fence, .. } => *fence,
         }
     }
 }

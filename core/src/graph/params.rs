@@ -32,7 +32,7 @@ pub struct Statement {
 
 /// The statements that make up `write`, to be sent in this order; the second only if the first was not fenced.
 ///
-/// A Sweep and a RemoveCalendar give one statement, to be repeated while it removed [`REMOVE_EVENTS_MAX`] events.
+/// A Spare gives one statement. A Sweep and a RemoveCalendar give one, to be repeated while it removed [`REMOVE_EVENTS_MAX`] events.
 #[must_use]
 pub fn split(write: &GraphWrite) -> Vec<Statement> {
     match write {
@@ -71,6 +71,21 @@ pub fn split(write: &GraphWrite) -> Vec<Statement> {
             }
             statements
         }
+        GraphWrite::Spare {
+            user,
+            fence,
+            calendar,
+            generation,
+            events,
+        } => vec![Statement {
+            text: cypher::SPARE,
+            parameters: json!({
+                "user": user,
+                "fence": integer(fence.0),
+                "generation": integer(*generation),
+                "events": events.iter().map(|id| event_uid(user, calendar, id)).collect::<Vec<String>>(),
+            }),
+        }],
         GraphWrite::Sweep {
             user,
             fence,

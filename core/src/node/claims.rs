@@ -8,8 +8,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::Purpose;
+use super::prefetch::PREFETCH_MAX;
 use super::{HELD_PER_SLOT, Node};
 use crate::mutant::{Mutant, planted};
+use crate::queue::CLAIM_BATCH_MAX;
 use crate::queue::command::{BATCH_MAX, Command, LeaseRef, Reply};
 use crate::queue::state::JobKey;
 use crate::time::Timestamp;
@@ -110,19 +112,40 @@ fn heartbeat_after_ms(lease_ms: u64) -> u64 {
 }
 
 impl Node {
-    /// Free slots: for syncs, and for fan-outs.
+    /// Syncs that may be here beside those that end: one a slot, and those that are ready.
+    fn room(&self) -> u32 {
+        let ready_max = self.prefetch.window();
+        assert!(ready_max <= PREFETCH_MAX, "no more is claimed ahead");
+        self.settings.concurrency.saturating_add(ready_max)
+    }
+
+    /// Syncs that run or are ready.
+    fn syncs_to_do(&self) -> u32 {
+        self.slots.running_syncs() + self.slots.ready_syncs()
+    }
+
+    /// How many jobs may be asked for now: syncs, and fan-outs. None while more than half of those held ahead are there.
     fn free_slots(&self) -> (u32, u32) {
         let (concurrency, fan_out_slots) = (self.settings.concurrency, self.settings.fan_out_slots);
         let batch_max = u32::try_from(BATCH_MAX).expect("a batch is small");
-        let held_max = concurrency
+        let claim_max = u32::try_from(CLAIM_BATCH_MAX).expect("a claim is small");
+        let held_max = self
+            .room()
             .saturating_mul(HELD_PER_SLOT)
             .min(batch_max.saturating_sub(fan_out_slots));
         if planted(Mutant::ClaimWithoutSlot) {
             return (concurrency, fan_out_slots);
         }
-        let syncs = concurrency
-            .saturating_sub(self.slots.running_syncs())
-            .min(held_max.saturating_sub(self.slots.syncs()));
+        let here = self.syncs_to_do();
+        let is_enough = here > self.room() / 2 && here >= concurrency;
+        let syncs = if self.prefetch.window() > 0 && is_enough {
+            0
+        } else {
+            self.room()
+                .saturating_sub(here)
+                .min(held_max.saturating_sub(self.slots.syncs()))
+                .min(claim_max)
+        };
         (syncs, fan_out_slots.saturating_sub(self.slots.fan_outs()))
     }
 
@@ -144,6 +167,9 @@ impl Node {
     pub(super) fn send_claim(&mut self, now: Timestamp) {
         if self.next_claim_at().is_none_or(|at| now < at) {
             return;
+        }
+        if self.claim.more {
+            self.widen_prefetch();
         }
         let (slots, fan_out_slots) = self.free_slots();
         self.claim.in_flight = true;
@@ -204,8 +230,11 @@ impl Node {
         if self.claim.asked > 0 {
             self.claim.more = syncs >= self.claim.asked as usize;
         }
+        if !self.claim.more {
+            self.prefetch.stop();
+        }
         for lease in leases {
-            self.start_job(now, lease);
+            self.take_job(now, lease);
         }
         if std::mem::take(&mut self.claim.again) {
             self.claim.at = now;
@@ -219,7 +248,11 @@ impl Node {
         if !self.claim.more || self.claim.in_flight || free == 0 {
             return;
         }
-        let at_once = free >= CLAIM_BATCH || self.slots.running_syncs() == 0;
+        let at_once = if self.prefetch.window() > 0 {
+            self.syncs_to_do() <= self.room() / 2
+        } else {
+            free >= CLAIM_BATCH || self.slots.running_syncs() == 0
+        };
         let at = if at_once {
             now
         } else {

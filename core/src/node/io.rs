@@ -77,6 +77,8 @@ pub enum Reason {
     EffectDeadline,
     /// The store is asked again.
     StoreRetry,
+    /// Jobs that have not begun go back.
+    HandBack,
     /// The shutdown's deadline.
     Shutdown,
     /// Nothing is planned: a node that has finished.

@@ -22,7 +22,8 @@ use crate::time::{MINUTE_MS, Timestamp};
 const FOREIGN_JOB_MS: u64 = MINUTE_MS;
 
 impl Node {
-    pub(super) fn start_job(&mut self, now: Timestamp, lease: Lease) {
+    /// A job was claimed: it begins at once if there is a slot for it, and else when there is one.
+    pub(super) fn take_job(&mut self, now: Timestamp, lease: Lease) {
         let token = lease.lease.token;
         if self.slots.get(token).is_some() {
             return;
@@ -34,11 +35,16 @@ impl Node {
             self.send_foreign_back(now, lease.lease);
             return;
         };
-        self.notice(Notice::JobStarted {
-            key: lease.lease.key.clone(),
-            attempt: lease.attempt,
-        });
+        let is_sync = matches!(work, Work::Sync { .. });
         let slot = Slot::new(lease.lease, lease.attempt, lease.nominal_at, now, work);
+        // Not before those that came earlier.
+        let waits = self.slots.ready_syncs() > 0
+            || self.prefetch.window() > 0
+            || self.slots.running_syncs() >= self.settings.concurrency;
+        if is_sync && waits && self.shutdown.is_none() {
+            self.slots.insert_ready(slot);
+            return;
+        }
         self.slots.insert(slot);
         if self.shutdown.is_some() {
             // The claim was under way when the shutdown came.
@@ -48,6 +54,30 @@ impl Node {
             });
             return;
         }
+        self.begin(now, token);
+    }
+
+    /// Jobs that are ready begin, as far as there are slots.
+    pub(super) fn begin_ready(&mut self, now: Timestamp) {
+        let bound = self.slots.ready_syncs();
+        for _ in 0..bound {
+            let is_full = self.slots.running_syncs() >= self.settings.concurrency
+                && !planted(Mutant::ClaimWithoutSlot);
+            if is_full {
+                return;
+            }
+            let Some(slot) = self.slots.begin_next(now) else {
+                return;
+            };
+            let token = slot.lease.token;
+            self.begin(now, token);
+        }
+    }
+
+    fn begin(&mut self, now: Timestamp, token: LeaseToken) {
+        let slot = self.slots.its(token);
+        let (key, attempt) = (slot.lease.key.clone(), slot.attempt);
+        self.notice(Notice::JobStarted { key, attempt });
         self.go_on(now, token);
     }
 

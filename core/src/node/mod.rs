@@ -24,13 +24,14 @@
 //! end is on its way to the store; the job itself stays until the store has acknowledged the end, is sent again after an
 //! outage, gets heartbeats, and is named in each claim as held. So the ends of some jobs and the claim for the next ones
 //! travel together, and a round trip to a store that is a network away is paid once for a whole claim. What stays is
-//! bounded: [`HELD_PER_SLOT`].
+//! bounded: [`HELD_PER_SLOT`]. While jobs are very short, a node holds leases of some that have not begun, too: see
+//! [`prefetch`].
 //!
 //! # Rooms
 //!
 //! [`io`] is what goes in and out; [`settings`] what it is told at the start; `boot` makes that known to the store; `link` talks to the store and its clock;
 //! `ticks` fires schedules; `fan_out` lays users over a period; `claims` decides when to ask for jobs, and keeps their
-//! leases alive; `slots` holds them; `jobs` runs them and ends them.
+//! leases alive; [`prefetch`] decides for how many; `slots` holds them; `jobs` runs them and ends them.
 
 mod boot;
 mod claims;
@@ -38,6 +39,7 @@ mod fan_out;
 pub mod io;
 mod jobs;
 mod link;
+pub mod prefetch;
 pub mod settings;
 mod slots;
 mod ticks;
@@ -59,14 +61,15 @@ use boot::boot_commands;
 use claims::{ClaimState, HeartbeatState};
 use io::{EffectId, EffectResult, Input, Notice, Op, Output, Reason};
 use link::{EffectKind, Effects, InFlight, Purpose, StoreLink};
+use prefetch::Prefetch;
 use settings::{NodeSettings, SourceDefinition};
 use slots::{Slots, Work};
 use ticks::TickView;
 
 /// Fan-outs at a time in one process: a lane of their own.
 pub const FAN_OUT_SLOTS: u32 = 1;
-/// Sync jobs that one process holds at the most, for each of its slots: one that runs, and one whose end the store has not
-/// acknowledged yet. (And never more than fit into one claim or heartbeat, [`BATCH_MAX`](crate::queue::command::BATCH_MAX).)
+/// Sync jobs that one process holds at the most, for each that runs or is ready: itself, and one whose end the store has
+/// not acknowledged yet. (And never more than fit into one claim or heartbeat, [`BATCH_MAX`](crate::queue::command::BATCH_MAX).)
 pub const HELD_PER_SLOT: u32 = 2;
 /// Users in one page of a fan-out: its jobs and the progress are one step of the store, which must stay short.
 pub const FAN_OUT_PAGE: u32 = 250;
@@ -97,6 +100,7 @@ pub struct Node {
     refresh_at: Timestamp,
     refreshing: bool,
     claim: ClaimState,
+    prefetch: Prefetch,
     heartbeat: HeartbeatState,
     slots: Slots,
     /// Gates of whole sources that are known to be closed, until then (store time).
@@ -142,6 +146,7 @@ impl Node {
             refresh_at: now.plus_ms(SCHEDULES_REFRESH_MS),
             refreshing: false,
             claim: ClaimState::default(),
+            prefetch: Prefetch::default(),
             heartbeat: HeartbeatState::default(),
             slots: Slots::default(),
             gates: BTreeMap::new(),
@@ -218,7 +223,8 @@ impl Node {
         self.slots.running()
     }
 
-    /// How many leases this process holds: of jobs that run, and of those whose end the store has not acknowledged yet.
+    /// How many leases this process holds: of jobs that are ready, of those that run, and of those whose end the store has
+    /// not acknowledged yet.
     #[must_use]
     pub fn held_jobs(&self) -> usize {
         self.slots.len()
@@ -407,27 +413,23 @@ impl Node {
         while let Some((purpose, command)) = self.link.release(now) {
             self.send_store(now, purpose, command);
         }
-        if self.booted && !self.link.is_closed(now) {
-            if self.shutdown.is_none() {
-                if self.settings.fan_out_slots > 0 {
-                    self.send_ticks(now);
-                }
-                self.send_refresh(now);
-                self.send_claim(now);
+        self.hand_back_ready(now);
+        let is_open = self.booted && !self.link.is_closed(now);
+        if is_open && self.shutdown.is_none() {
+            if self.settings.fan_out_slots > 0 {
+                self.send_ticks(now);
             }
+            self.send_refresh(now);
+            // Before more begin: the store looks for the next ones while these are worked off.
+            self.send_claim(now);
+        }
+        self.begin_ready(now);
+        if is_open {
+            self.send_claim(now);
             self.send_heartbeat(now);
         }
         if let Some(deadline) = self.shutdown {
             self.shut_down(now, deadline);
-        }
-    }
-
-    fn send_refresh(&mut self, now: Timestamp) {
-        if now >= self.refresh_at && !self.refreshing {
-            self.refreshing = true;
-            self.refresh_at = now.plus_ms(SCHEDULES_REFRESH_MS);
-            self.send_store(now, Purpose::Refresh, Command::Schedules);
-            self.send_probes(now);
         }
     }
 
@@ -475,6 +477,9 @@ impl Node {
             if let Some(at) = self.next_heartbeat_at() {
                 offer(at.max(open_at), Reason::Heartbeat);
             }
+        }
+        if let Some(at) = self.next_hand_back_at() {
+            offer(at, Reason::HandBack);
         }
         if let Some(deadline) = self.shutdown {
             let hand_back_at = deadline.minus_ms(HAND_BACK_MS);

@@ -1,8 +1,8 @@
-//! The jobs that are here: those that run, and those whose end is on its way to the store.
+//! The jobs that are here: those that are ready, those that run, and those whose end is on its way to the store.
 //!
 //! How many there are of each sort is counted as they come and go, because it is asked after every event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,11 +40,14 @@ pub(super) struct Slot {
     pub(super) lease: LeaseRef,
     pub(super) attempt: u32,
     pub(super) nominal_at: Option<Timestamp>,
-    /// On the driver's clock.
+    /// When its lease was given, on the driver's clock.
+    pub(super) claimed_at: Timestamp,
+    /// When it began, on the driver's clock.
     pub(super) started_at: Timestamp,
     pub(super) work: Work,
     /// The effect under way, if one is; a command that waits for the store is none.
     pub(super) effect: Option<EffectId>,
+    has_begun: bool,
     ending: Option<Ending>,
 }
 
@@ -53,16 +56,18 @@ impl Slot {
         lease: LeaseRef,
         attempt: u32,
         nominal_at: Option<Timestamp>,
-        started_at: Timestamp,
+        claimed_at: Timestamp,
         work: Work,
     ) -> Self {
         Slot {
             lease,
             attempt,
             nominal_at,
-            started_at,
+            claimed_at,
+            started_at: claimed_at,
             work,
             effect: None,
+            has_begun: false,
             ending: None,
         }
     }
@@ -97,16 +102,41 @@ impl Count {
 pub(super) struct Slots {
     /// Boxed, as the map moves its entries about when one comes or goes.
     by_token: BTreeMap<LeaseToken, Box<Slot>>,
+    /// Syncs that have not begun, in the order in which they came.
+    ready: VecDeque<LeaseToken>,
     running: Count,
     ending: Count,
 }
 
 impl Slots {
     /// A job begins.
-    pub(super) fn insert(&mut self, slot: Slot) {
+    pub(super) fn insert(&mut self, mut slot: Slot) {
+        slot.has_begun = true;
         *self.running.of(&slot.work) += 1;
         let before = self.by_token.insert(slot.lease.token, Box::new(slot));
         assert!(before.is_none(), "a token names one lease");
+    }
+
+    /// A sync will begin later.
+    pub(super) fn insert_ready(&mut self, slot: Slot) {
+        assert!(
+            matches!(slot.work, Work::Sync { .. }),
+            "fan-outs begin at once"
+        );
+        self.ready.push_back(slot.lease.token);
+        let before = self.by_token.insert(slot.lease.token, Box::new(slot));
+        assert!(before.is_none(), "a token names one lease");
+    }
+
+    /// The first of the syncs that are ready begins.
+    pub(super) fn begin_next(&mut self, now: Timestamp) -> Option<&Slot> {
+        let token = self.ready.pop_front()?;
+        let slot = self.by_token.get_mut(&token);
+        let slot = slot.expect("a job that is ready is here");
+        slot.has_begun = true;
+        slot.started_at = now;
+        *self.running.of(&slot.work) += 1;
+        Some(slot)
     }
 
     /// The job's end is on its way from now on.
@@ -117,7 +147,12 @@ impl Slots {
             .expect("a job that ends is here");
         assert!(slot.ending.is_none(), "a job ends once");
         slot.ending = Some(ending);
-        *self.running.of(&slot.work) -= 1;
+        if slot.has_begun {
+            *self.running.of(&slot.work) -= 1;
+        } else {
+            self.ready.retain(|ready| *ready != token);
+            slot.has_begun = true;
+        }
         *self.ending.of(&slot.work) += 1;
         slot
     }
@@ -135,12 +170,13 @@ impl Slots {
     /// The job is over, or lost.
     pub(super) fn remove(&mut self, token: LeaseToken) -> Option<Slot> {
         let slot = self.by_token.remove(&token)?;
-        let count = if slot.ending.is_some() {
-            &mut self.ending
+        if slot.ending.is_some() {
+            *self.ending.of(&slot.work) -= 1;
+        } else if slot.has_begun {
+            *self.running.of(&slot.work) -= 1;
         } else {
-            &mut self.running
-        };
-        *count.of(&slot.work) -= 1;
+            self.ready.retain(|ready| *ready != token);
+        }
         Some(*slot)
     }
 
@@ -171,6 +207,12 @@ impl Slots {
         self.by_token.values().map(|slot| &slot.lease)
     }
 
+    /// The syncs that have not begun, in the order in which they will.
+    pub(super) fn ready_slots(&self) -> impl Iterator<Item = &Slot> + '_ {
+        let slots = self.ready.iter().map(|token| self.get(*token));
+        slots.map(|slot| slot.expect("a job that is ready is here"))
+    }
+
     /// The jobs whose end is not on its way.
     pub(super) fn running_tokens(&self) -> Vec<LeaseToken> {
         let running = self.by_token.values().filter(|slot| slot.ending.is_none());
@@ -195,9 +237,14 @@ impl Slots {
         self.running.syncs
     }
 
-    /// Syncs that run or end.
+    /// Syncs that have not begun.
+    pub(super) fn ready_syncs(&self) -> u32 {
+        u32::try_from(self.ready.len()).expect("few jobs are ready")
+    }
+
+    /// Syncs that are ready, run or end.
     pub(super) fn syncs(&self) -> u32 {
-        self.running.syncs + self.ending.syncs
+        self.ready_syncs() + self.running.syncs + self.ending.syncs
     }
 
     /// Fan-outs that run or end.

@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Node;
 use super::io::Notice;
 use super::link::Purpose;
+use super::{Node, SCHEDULES_REFRESH_MS};
 use crate::id::{ScheduleName, SourceName};
 use crate::mutant::{Mutant, planted};
 use crate::queue::command::{Command, Reply};
@@ -65,6 +65,15 @@ impl TickView {
 }
 
 impl Node {
+    pub(super) fn send_refresh(&mut self, now: Timestamp) {
+        if now >= self.refresh_at && !self.refreshing {
+            self.refreshing = true;
+            self.refresh_at = now.plus_ms(SCHEDULES_REFRESH_MS);
+            self.send_store(now, Purpose::Refresh, Command::Schedules);
+            self.send_probes(now);
+        }
+    }
+
     pub(super) fn ticks_refreshed(&mut self, schedules: Vec<(ScheduleName, ScheduleState)>) {
         self.ticks
             .retain(|name, _| schedules.iter().any(|(stored, _)| stored == name));

@@ -522,11 +522,31 @@ impl SyncMachine {
                 deletions: batch.deletions,
             });
         }
+        self.spare(batch.set_aside);
         self.state = State::Writing { end: page.end };
         if planted(Mutant::CursorBeforeWrite) {
             return self.save_ahead();
         }
         self.next_write(now)
+    }
+
+    /// What the graph has of events that are set aside must outlive the sweep of a full pass: Google has them still.
+    fn spare(&mut self, ids: impl IntoIterator<Item = String>) {
+        let (calendar, cursor) = self.current();
+        let pass = cursor.pass.as_ref().expect("a pass is under way");
+        let events: Vec<String> = ids.into_iter().collect();
+        if let Some(generation) = pass.full_generation
+            && !events.is_empty()
+        {
+            let spare = GraphWrite::Spare {
+                user: self.user.clone(),
+                fence: self.fence,
+                calendar: calendar.clone(),
+                generation,
+                events,
+            };
+            self.writes.push_back(spare);
+        }
     }
 
     fn next_write(&mut self, now: Timestamp) -> Step {

@@ -1,6 +1,6 @@
 //! From a page to a batch, and from a refused batch to its halves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::convert::{Converted, convert};
 use super::cursor::CalendarCursor;
@@ -16,6 +16,8 @@ pub(super) struct Batch {
     pub(super) upserts: Vec<EventRow>,
     pub(super) deletions: Vec<EventDeletion>,
     pub(super) quarantined: u64,
+    /// The ids of those that were set aside, sorted; without those that have no id.
+    pub(super) set_aside: BTreeSet<String>,
 }
 
 enum Wanted {
@@ -40,13 +42,16 @@ pub(super) fn batch(
     unreadable: Vec<UnreadableItem>,
     room: usize,
 ) -> Batch {
-    let mut quarantined = 0;
+    let mut batch = Batch::default();
     let kept_before = cursor.quarantined.len();
     let mut set_aside = |cursor: &mut CalendarCursor, id: &str, reason: &str| {
-        quarantined += 1;
+        batch.quarantined += 1;
         let more = cursor.quarantined.len().saturating_sub(kept_before);
-        let id = if id.is_empty() { "(no id)" } else { id };
-        cursor.quarantine(id, reason, room.saturating_sub(more));
+        let name = if id.is_empty() { "(no id)" } else { id };
+        if !id.is_empty() {
+            batch.set_aside.insert(id.to_owned());
+        }
+        cursor.quarantine(name, reason, room.saturating_sub(more));
     };
     for item in unreadable {
         set_aside(cursor, item.id.as_deref().unwrap_or_default(), &item.reason);
@@ -69,10 +74,6 @@ pub(super) fn batch(
             wanted.insert(id, new);
         }
     }
-    let mut batch = Batch {
-        quarantined,
-        ..Batch::default()
-    };
     for wanted in wanted.into_values() {
         match wanted {
             Wanted::Upsert(row) => batch.upserts.push(*row),
@@ -97,7 +98,11 @@ pub(super) enum Split {
     /// It held several events.
     Halves(Box<[GraphWrite; 2]>),
     /// It held this one event; with the same write without events.
-    One { id: String, empty: Box<GraphWrite> },
+    One {
+        id: String,
+        is_upsert: bool,
+        empty: Box<GraphWrite>,
+    },
     /// It held none: the calendar itself is refused.
     None,
 }
@@ -124,12 +129,17 @@ pub(super) fn split(write: GraphWrite) -> Split {
         deletions,
     };
     if upserts.len() + deletions.len() <= 1 {
+        let is_upsert = !upserts.is_empty();
         let id = upserts
             .pop()
             .map(|row| row.id)
             .or_else(|| deletions.pop().map(|gone| gone.id));
         let empty = Box::new(half(Vec::new(), Vec::new()));
-        return id.map_or(Split::None, |id| Split::One { id, empty });
+        return id.map_or(Split::None, |id| Split::One {
+            id,
+            is_upsert,
+            empty,
+        });
     }
     // Deletions and upserts apart first; both kinds are then halved in turn.
     if !deletions.is_empty() && !upserts.is_empty() {

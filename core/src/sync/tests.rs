@@ -3,7 +3,7 @@
 use super::*;
 use crate::failure::{FailureKind, LimitScope};
 use crate::google::event::{ApiEvent, ApiTime};
-use crate::google::page::{CalendarEntry, CalendarsPage, EventsPage, PageEnd};
+use crate::google::page::{CalendarEntry, CalendarsPage, EventsPage, PageEnd, UnreadableItem};
 use crate::google::query::{EventsFrom, EventsQuery};
 use crate::graph::GraphCounts;
 use crate::id::UserId;
@@ -657,6 +657,71 @@ fn a_full_pass_that_is_read_from_its_first_page_again_sweeps_what_the_first_read
         panic!("a full pass ends with a sweep");
     };
     assert!(sweeps > generation, "{sweeps} spares {generation}");
+}
+
+fn spared(step: &Step) -> Option<&[String]> {
+    match step {
+        Step::Write(GraphWrite::Spare { events, .. }) => Some(events),
+        _ => None,
+    }
+}
+
+/// A full pass after a lost token, at its only page.
+fn full_pass() -> SyncMachine {
+    let mut machine = machine(Some(&synced()));
+    machine.begin(NOW);
+    machine.resume(NOW, failed(FailureKind::Gone { malformed: false }));
+    machine.resume(NOW, saved());
+    machine
+}
+
+/// Found by the simulator (seeds 2548 and 2920): what Google had and could not be read was swept away.
+#[test]
+fn what_a_full_pass_cannot_read_is_spared_from_its_sweep() {
+    let unreadable = |id: Option<&str>| UnreadableItem {
+        id: id.map(str::to_owned),
+        reason: "scripted".to_owned(),
+    };
+    let answer = || {
+        let mut answer = page(vec![event("e1")], done("t2"));
+        let Answer::Fetched(Ok(FetchReply::Events(page))) = &mut answer else {
+            panic!("a page");
+        };
+        page.unreadable = vec![unreadable(Some("odd")), unreadable(None)];
+        answer
+    };
+    let mut full = full_pass();
+    assert_eq!(upserted(&full.resume(NOW, answer())), ["e1"]);
+    let step = full.resume(NOW, written());
+    assert_eq!(spared(&step), Some(&["odd".to_owned()][..]));
+    assert!(matches!(
+        full.resume(NOW, written()),
+        Step::Write(GraphWrite::Sweep { .. })
+    ));
+    // An increment sweeps nothing, so nothing needs to be spared.
+    let mut increment = machine(Some(&synced()));
+    increment.begin(NOW);
+    increment.resume(NOW, answer());
+    assert!(matches!(
+        increment.resume(NOW, written()),
+        Step::End(End::Done { .. })
+    ));
+}
+
+/// Found by the simulator (seed 1926): the older state of an event whose newer one the graph refused was swept away.
+#[test]
+fn what_the_graph_refuses_in_a_full_pass_is_spared_from_its_sweep() {
+    let mut full = full_pass();
+    full.resume(NOW, page(vec![event("e1")], done("t2")));
+    let refusal = Failure::new(FailureKind::Rejected, "too strange");
+    let mut step = full.resume(NOW, Answer::Written(Err(refusal)));
+    assert!(upserted(&step).is_empty(), "would it take anything?");
+    step = full.resume(NOW, written());
+    assert_eq!(spared(&step), Some(&["e1".to_owned()][..]));
+    assert!(matches!(
+        full.resume(NOW, written()),
+        Step::Write(GraphWrite::Sweep { .. })
+    ));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Nodes in a small world: each test is a fault and its expected outcome.
 #![allow(clippy::unwrap_used, missing_docs)] // a test crate: a failed unwrap is a failed test
 
+mod hand;
+mod prefetch;
 mod slots;
 mod world;
 

@@ -291,14 +291,11 @@ impl Graph for World {
         if shared.dice(20, "graph transient") {
             return Err(Failure::transient("deadlock"));
         }
-        let (GraphWrite::Apply { fence, .. }
-        | GraphWrite::Sweep { fence, .. }
-        | GraphWrite::RemoveCalendar { fence, .. }) = &write;
         let seen = shared.fences.entry(write.user().clone()).or_default();
-        if *seen > *fence {
+        if *seen > write.fence() {
             return Ok(GraphReply::Fenced);
         }
-        *seen = *fence;
+        *seen = write.fence();
         Ok(GraphReply::Written(GraphCounts::default()))
     }
 

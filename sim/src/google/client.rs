@@ -184,9 +184,7 @@ impl GoogleClient {
             answer = self.send(google, now.plus_ms(1), user, request)?;
         }
         if answer.status != 200 {
-            let retry_after_ms = answer
-                .header("retry-after")
-                .and_then(|header| retry_after_ms(header, self.local(now)));
+            let retry_after_ms = wait_asked_ms(&answer, self.local(now));
             let failure = classify(answer.status, retry_after_ms, &answer.body);
             if failure.kind == FailureKind::Unauthorized {
                 self.tokens.remove(&user);
@@ -303,6 +301,11 @@ struct Granted {
     access_token: String,
 }
 
+/// How long the answer asks to wait, as the real client reads it.
+fn wait_asked_ms(answer: &Response, local: Timestamp) -> Option<u64> {
+    retry_after_ms(answer.header("retry-after")?, answer.header("date"), local)
+}
+
 fn ask_for_token(
     google: &mut GoogleEmulator,
     now: Timestamp,
@@ -330,9 +333,7 @@ fn ask_for_token(
             )),
         },
         (_, status) => {
-            let retry_after_ms = answer
-                .header("retry-after")
-                .and_then(|header| retry_after_ms(header, local));
+            let retry_after_ms = wait_asked_ms(&answer, local);
             Err(classify_token(status, retry_after_ms, &answer.body))
         }
     }

@@ -9,7 +9,7 @@ use kalends_core::time::Timestamp;
 
 use super::error::{ApiError, oauth_error};
 use super::quota::limited;
-use crate::http::{Delivery, Response};
+use crate::http::{Delivery, Response, http_date};
 
 /// The most faults that may wait in one queue.
 pub const FAULTS_WAITING_MAX: usize = 10_000;
@@ -87,10 +87,7 @@ impl RetryAfter {
     fn text(self) -> String {
         match self {
             RetryAfter::Seconds(seconds) => seconds.to_string(),
-            RetryAfter::Date(at) => chrono::DateTime::from_timestamp_millis(at.as_ms())
-                .unwrap_or_default()
-                .format("%a, %d %b %Y %H:%M:%S GMT")
-                .to_string(),
+            RetryAfter::Date(at) => http_date(at),
         }
     }
 }

@@ -61,7 +61,7 @@ pub use settings::{
 
 pub use truth::{TruthAttendee, TruthCalendar, TruthEvent, TruthTime};
 
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, http_date};
 use calendar::{Calendar, CalendarState};
 use error::ApiError;
 use fault::{Faults, Place};
@@ -184,7 +184,7 @@ impl GoogleEmulator {
 
     /// Answers a request at the time `now`.
     pub fn handle(&mut self, now: Timestamp, request: &Request) -> Response {
-        let response = match (route(&request.path), request.method.as_str()) {
+        let mut response = match (route(&request.path), request.method.as_str()) {
             (Route::Token, "POST") => {
                 self.counters.token_requests += 1;
                 self.token(now, request)
@@ -212,6 +212,10 @@ impl GoogleEmulator {
             }
         };
         *self.counters.statuses.entry(response.status).or_default() += 1;
+        if response.header("retry-after").is_some() {
+            // Every answer of Google has it; by it a client reads how far away a date is.
+            response.headers.push(("date".to_owned(), http_date(now)));
+        }
         response
     }
 

@@ -53,7 +53,7 @@ pub struct UserGraph {
 impl UserGraph {
     /// Applies one write, all of it or nothing.
     pub fn write(&mut self, write: GraphWrite) -> GraphReply {
-        let fence = fence_of(&write);
+        let fence = write.fence().0;
         if fence < self.fence && !planted(Mutant::OlderWriteWins) {
             return GraphReply::Fenced;
         }
@@ -84,6 +84,21 @@ impl UserGraph {
                 }
                 for row in upserts {
                     counts.upserted += u64::from(calendar.upsert(row, generation));
+                }
+            }
+            GraphWrite::Spare {
+                calendar,
+                generation,
+                events,
+                ..
+            } => {
+                if let Ok(place) = self.find(&calendar) {
+                    let calendar = &mut self.calendars[place];
+                    for event in events {
+                        if let Ok(place) = calendar.find(&event) {
+                            calendar.events[place].generation = generation;
+                        }
+                    }
                 }
             }
             GraphWrite::Sweep {
@@ -180,15 +195,6 @@ impl UserGraph {
         });
         &mut self.calendars[place]
     }
-}
-
-/// The fencing token that a write carries.
-#[must_use]
-pub fn fence_of(write: &GraphWrite) -> u64 {
-    let (GraphWrite::Apply { fence, .. }
-    | GraphWrite::Sweep { fence, .. }
-    | GraphWrite::RemoveCalendar { fence, .. }) = write;
-    fence.0
 }
 
 impl CalendarGraph {

@@ -59,7 +59,7 @@ fn row(rng: &mut KalendsRng) -> EventRow {
 
 fn draw(rng: &mut KalendsRng, user: &UserId) -> GraphWrite {
     let (user, fence) = (user.clone(), LeaseToken(10 + uniform(rng, 8).min(2)));
-    match uniform(rng, 11) {
+    match uniform(rng, 12) {
         0 => GraphWrite::RemoveCalendar {
             user,
             fence,
@@ -70,6 +70,13 @@ fn draw(rng: &mut KalendsRng, user: &UserId) -> GraphWrite {
             fence,
             calendar: calendar(),
             generation: uniform(rng, 5),
+        },
+        2 => GraphWrite::Spare {
+            user,
+            fence,
+            calendar: calendar(),
+            generation: uniform(rng, 5),
+            events: (0..7).step_by(2).map(|event| format!("e{event}")).collect(),
         },
         _ => {
             let mut upserts: Vec<EventRow> = (0..uniform(rng, 3)).map(|_| row(rng)).collect();

@@ -111,6 +111,7 @@ pub(super) fn decision(output: &Output, names: &impl Names) -> Decision {
                 Reason::StoreRetry => 5,
                 Reason::Shutdown => 6,
                 Reason::Never => 7,
+                Reason::HandBack => 8,
             };
             let digest = Digest::new(3).signed(at.as_ms()).add(reason).end();
             (Kind::Timeout, digest)
@@ -427,6 +428,17 @@ fn graph_digest(digest: &mut Digest, write: &GraphWrite, names: &impl Names) {
         }
         GraphWrite::RemoveCalendar { fence, .. } => {
             digest.add(3).add(fence.0);
+        }
+        GraphWrite::Spare {
+            fence,
+            calendar,
+            generation,
+            events,
+            ..
+        } => {
+            digest.add(4).add(fence.0).add(*generation);
+            digest.add(names.text(calendar.as_str()));
+            digest.add(events.len() as u64);
         }
     }
 }

@@ -3,7 +3,7 @@
 use kalends_core::graph::{GraphReply, GraphWrite};
 
 use super::{Invariant, Verdict, Violation};
-use crate::graph::{UserGraph, fence_of};
+use crate::graph::UserGraph;
 
 /// What stood in the graph where a write goes.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Before {
         }
         Before {
             fence: graph.fence(),
-            fence_of_write: fence_of(write),
+            fence_of_write: write.fence().0,
             events,
         }
     }

@@ -22,6 +22,7 @@
 pub mod asking;
 pub mod attempts;
 pub mod convergence;
+mod fresh;
 pub mod graph;
 pub mod jobs;
 pub mod leases;

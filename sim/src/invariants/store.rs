@@ -11,6 +11,7 @@ use kalends_core::queue::state::{JobKey, JobListing, JobState};
 use kalends_core::time::Timestamp;
 
 use super::attempts::Attempts;
+use super::fresh::Freshness;
 use super::jobs::Jobs;
 use super::leases::Leases;
 use super::promises::Promises;
@@ -19,9 +20,6 @@ use super::starts::Starts;
 use super::ticks::Ticks;
 use super::waits::{Waits, WishState};
 use super::{JobNumber, Verdict, user_number};
-
-/// A sync that has not begun since the last one.
-const NEVER: Timestamp = Timestamp::from_ms(i64::MIN);
 
 /// What all ledgers of the store know.
 #[derive(Clone, Debug)]
@@ -33,12 +31,7 @@ pub struct StoreLedger {
     attempts: Attempts,
     jobs: Jobs,
     ticks: Ticks,
-    /// True time of the start of each user's sync under way, and of the last one that succeeded.
-    begun_at: Vec<Timestamp>,
-    fresh_since: Vec<Timestamp>,
-    /// How many users began a successful sync at or after [`StoreLedger::count_fresh_from`].
-    fresh: usize,
-    fresh_from: Timestamp,
+    freshness: Freshness,
     /// The store's clock stepped back: the next command settles what that means.
     clock_was_wrong: bool,
     /// Jobs that were active when jobs were changed in ways that only the queue knows: it may have a wish for one more.
@@ -62,7 +55,9 @@ pub struct Effects {
     pub given_again: u32,
     /// A user whose sync succeeded.
     pub synced: Option<u32>,
-    /// From the true start of that user's sync before to that of this one, in milliseconds, if there was one.
+    /// When the lease was granted under which it succeeded (true time).
+    pub claimed_at: Option<Timestamp>,
+    /// From the true start of that user's round before to that of this one, in milliseconds, if there was one.
     pub gap_ms: Option<u64>,
 }
 
@@ -79,10 +74,7 @@ impl StoreLedger {
             attempts: Attempts::new(jobs, backoff.attempts_max),
             jobs: Jobs::new(jobs),
             ticks: Ticks::default(),
-            begun_at: vec![NEVER; jobs],
-            fresh_since: vec![NEVER; users],
-            fresh: 0,
-            fresh_from: Timestamp::MAX,
+            freshness: Freshness::new(users, jobs),
             clock_was_wrong: false,
             unsure: vec![false; jobs],
             grants: vec![None; users],
@@ -114,7 +106,8 @@ impl StoreLedger {
             if let Reply::Claimed { leases, .. } = reply {
                 for lease in leases {
                     let job = job_number(&lease.lease.key, self.users);
-                    self.begun_at[job] = true_now;
+                    self.freshness
+                        .claimed(job, true_now, lease.cursor.as_deref());
                     self.leases.name(job, lease.lease.token.0);
                 }
             }
@@ -291,7 +284,8 @@ impl StoreLedger {
             }
             self.last.started += 1;
             let is_sync = job < self.users;
-            self.begun_at[job] = true_now;
+            self.freshness
+                .claimed(job, true_now, lease.cursor.as_deref());
             self.waits.started(now, job, is_sync)?;
             if !some_buried {
                 self.attempts.started(job, lease.attempt)?;
@@ -330,11 +324,10 @@ impl StoreLedger {
         self.attempts.ended(job, kind);
         self.jobs.note(job, outstanding);
         if kind == (EndKind::Completed { synced: true }) && job < self.users {
-            let begun_at = self.begun_at[job];
-            let before = std::mem::replace(&mut self.fresh_since[job], begun_at);
-            self.fresh += usize::from(begun_at >= self.fresh_from && before < self.fresh_from);
+            let success = self.freshness.synced(job);
             self.last.synced = u32::try_from(job).ok();
-            self.last.gap_ms = (before != NEVER).then(|| begun_at.since_ms(before));
+            self.last.claimed_at = Some(success.claimed_at);
+            self.last.gap_ms = success.gap_ms;
         }
         verdict
     }
@@ -403,9 +396,7 @@ impl StoreLedger {
     /// This copy was made when the replica fell behind, and the replica is the store now; `lost` is what happened since.
     pub fn outlive(&mut self, lost: &StoreLedger) {
         self.leases.outlive(lost.leases.last_token());
-        self.fresh_from = lost.fresh_from;
-        let begun = self.fresh_since.iter();
-        self.fresh = begun.filter(|at| **at >= self.fresh_from).count();
+        self.freshness.outlive(&lost.freshness);
     }
 
     /// What is promised by a store that was emptied: nothing, but that its tokens grow on.
@@ -413,9 +404,7 @@ impl StoreLedger {
     pub fn emptied(&self, backoff: Backoff) -> Self {
         let mut anew = StoreLedger::new(self.users, backoff);
         anew.leases.outlive(self.leases.last_token());
-        anew.fresh_since.clone_from(&self.fresh_since);
-        anew.fresh_from = self.fresh_from;
-        anew.fresh = self.fresh;
+        anew.freshness = self.freshness.emptied();
         anew
     }
 
@@ -485,22 +474,21 @@ impl StoreLedger {
         self.jobs.is_enrolled(user)
     }
 
-    /// From now on users are counted whose successful sync began at or after `from` (true time).
+    /// From now on users are counted whose successful round of syncing began at or after `from` (true time).
     pub fn count_fresh_from(&mut self, from: Timestamp) {
-        self.fresh_from = from;
-        self.fresh = self.fresh_since.iter().filter(|at| **at >= from).count();
+        self.freshness.count_from(from);
     }
 
     /// How many those are.
     #[must_use]
     pub fn fresh(&self) -> usize {
-        self.fresh
+        self.freshness.fresh()
     }
 
-    /// When a user's last successful sync began (true time); the beginning of time if there was none.
+    /// When a user's last successful round of syncing began (true time); the beginning of time if there was none.
     #[must_use]
     pub fn fresh_since(&self, user: usize) -> Timestamp {
-        self.fresh_since[user]
+        self.freshness.since(user)
     }
 
     /// The limit in force.

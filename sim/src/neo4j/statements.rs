@@ -45,6 +45,7 @@ pub(super) fn known(text: &str) -> Option<Known> {
     match text {
         cypher::APPLY_EVENTS => write(&["fenced", "upserted", "deleted"], apply_events),
         cypher::APPLY_RELATIONSHIPS => write(&["fenced", "linked"], apply_relationships),
+        cypher::SPARE => write(&["fenced", "spared"], spare),
         cypher::SWEEP => write(&["fenced", "deleted"], sweep),
         cypher::REMOVE_CALENDAR => write(&["fenced", "deleted"], remove_calendar),
         cypher::REMOVE_ORPHANS => write(&["removed"], remove_orphans),
@@ -363,6 +364,20 @@ fn some_events(
         .filter(|event| wanted(*event))
         .take(limit)
         .collect())
+}
+
+fn spare(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {
+    const FIELDS: &[&str] = &["fenced", "spared"];
+    let (_, live) = enter(graph, parameters)?;
+    let named = parameters["events"].as_array().into_iter().flatten();
+    let spared: BTreeSet<NodeId> = named
+        .filter(|_| live)
+        .flat_map(|uid| graph.find("Event", "uid", uid))
+        .collect();
+    for event in &spared {
+        graph.set(*event, "generation", parameters["generation"].clone())?;
+    }
+    Ok(Table::row(FIELDS, vec![json!(!live), json!(spared.len())]))
 }
 
 fn sweep(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {

@@ -214,9 +214,9 @@ impl World<'_> {
         let before = Before::of(graph, &write);
         let calendar: CalendarId = match &write {
             GraphWrite::Apply { calendar, .. } => calendar.id.clone(),
-            GraphWrite::Sweep { calendar, .. } | GraphWrite::RemoveCalendar { calendar, .. } => {
-                calendar.clone()
-            }
+            GraphWrite::Spare { calendar, .. }
+            | GraphWrite::Sweep { calendar, .. }
+            | GraphWrite::RemoveCalendar { calendar, .. } => calendar.clone(),
         };
         let reply = graph.write(write);
         let verdict = before.check(graph, &calendar, &reply);

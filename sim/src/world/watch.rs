@@ -93,7 +93,8 @@ impl World<'_> {
             _ => {}
         }
         if let Some(user) = self.ledger.last.synced {
-            let begun_at = self.ledger.fresh_since(user as usize);
+            let claimed_at = self.ledger.last.claimed_at;
+            let begun_at = claimed_at.expect("a sync that succeeded had a lease");
             let read_at = self.read_at[user as usize];
             if read_at < begun_at {
                 self.broken(Violation::new(

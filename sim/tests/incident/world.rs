@@ -316,7 +316,7 @@ impl World {
         }
         if response.status != 200 {
             let retry = response.header("retry-after");
-            let retry_ms = retry.and_then(|value| retry_after_ms(value, self.now));
+            let retry_ms = retry.and_then(|value| retry_after_ms(value, None, self.now));
             let failure = classify(response.status, retry_ms, &response.body);
             let detail = format!("{PLANTED}: {failure}");
             return Err(Failure::new(failure.kind, detail));

@@ -28,8 +28,23 @@ for block = 1, #source_names do
     end
 end
 
+-- Whether all of `tokens` are among `held`; both grow, or it may say no.
+local function are_all_held(tokens)
+    local place = 1
+    for i = 1, #tokens do
+        local token = tokens[i]
+        while held[place] and held[place] < token do
+            place = place + 1
+        end
+        if held[place] ~= token then
+            return false
+        end
+    end
+    return true
+end
+
 local tokens = tokens_of(worker)
-if tokens[1] then
+if tokens[1] and not are_all_held(tokens) then
     -- What ended just now is not forgotten by the worker, it is done.
     local knows, is_any_unknown = {}, false
     for i = 1, #held do
@@ -58,9 +73,15 @@ local function widen(row)
     end
 end
 
-local function start(block, name, row)
-    local token, expires = max(now * 1000, meta[LAST_TOKEN] + 1), now + lease_ms
+local function next_token()
+    local token = max(now * 1000, meta[LAST_TOKEN] + 1)
     meta[LAST_TOKEN] = token
+    changed = true
+    return token
+end
+
+local function start(block, name, row)
+    local token, expires = next_token(), now + lease_ms
     widen(row)
     row[BACKING_OFF] = false
     row[HELD_UNTIL] = false
@@ -70,6 +91,36 @@ local function start(block, name, row)
     row[LEASE_MS] = lease_ms
     touch(row)
     give(block, name, row)
+end
+
+-- Starts a fresh job; whether it was one (plain.lua).
+local unhurt, leased
+local function start_plain(block, name, raw)
+    local _, due_at, _, _, _, _, _, _, _, _, _, _, priority, nominal, attempts = decode(raw)
+    if attempts ~= nil then
+        return false
+    end
+    if not unhurt then
+        unhurt, leased = pack(0, 0, false, false, false, worker), pack(now + lease_ms, lease_ms)
+        tokens_come = tokens_come or {}
+        tokens_come[worker] = tokens_come[worker] or {}
+    end
+    local token, expires, lists = next_token(), now + lease_ms, plain_of(block)
+    local begin, rest = sub(raw, 1, (unpack_limit(raw, BEFORE_STARTED, 0))), unpack_limit(raw, BEFORE_SUCCEEDED, 0) + 1
+    local begun = begin .. packed_one(now) .. sub(raw, rest) .. unhurt .. pack(token) .. leased
+    with(lists[PLAIN_SET], name, begun)
+    with(lists[PLAIN_LEASE_SET], text(expires), source_names[block] .. '\0' .. name)
+    and_name(lists[priority == 0 and PLAIN_LANE_GONE or PLAIN_NOW_GONE], name)
+    and_name(tokens_come[worker], token)
+    local last = #told
+    told[last + 1] = block
+    told[last + 2] = name
+    told[last + 3] = token
+    told[last + 4] = expires
+    told[last + 5] = 1
+    told[last + 6] = nominal and nominal + due_at
+    told[last + LEASE_VALUES] = false
+    return true
 end
 
 if fan_out_slots > 0 then
@@ -110,15 +161,30 @@ local function start_syncs(block)
             end
         end
         is_more_there = #names == wanted
-        local known = load(block, names)
+        local raws, known, all_plain = {}, rows[block] or {}, not settings[USER_COUNT]
+        rows[block] = known
+        if names[1] then
+            raws = call('HMGET', key(block, ROWS), unpack(names))
+        end
         if settings[USER_COUNT] and names[1] then
             flows.load_asked(block, names)
         end
         for i = 1, #names do
             local name = names[i]
-            local row = known[name]
+            local row, is_done = known[name], false
+            if row == nil then
+                is_done = all_plain and start_plain(block, name, raws[i])
+                if is_done then
+                    slots, free, started = slots - 1, free - 1, started + 1
+                else
+                    row = row_of(raws[i])
+                    known[name] = row
+                end
+            end
             local opens = settings[USER_COUNT] and flows.user_opens_at(block, name, 1) or now
-            if opens > now then
+            if is_done then
+                -- Nothing is left to do.
+            elseif opens > now then
                 if put_aside < HELD_BATCH_MAX then
                     widen(row)
                     row[HELD_UNTIL] = opens

@@ -8,6 +8,15 @@ local DONE, ALREADY_DONE, LEASE_LOST = 0, 1, 2
 local COMPLETE, RETRY, FAIL = 0, 1, 2
 local ENDS_COUNT, END_VALUES = 2, 8
 
+-- The source answers: the next pause is a short one again.
+local function mend_gate(block)
+    local settings = source(block)
+    if settings[LIMITED_IN_A_ROW] > 0 then
+        settings[LIMITED_IN_A_ROW] = 0
+        touch_source(block)
+    end
+end
+
 local function complete(block, name, row, cursor, next_due_at, outcome, synced)
     local number, attempt = number_of_finished(COMPLETED_TOTAL), (row[ATTEMPTS] or 0) + 1
     local filed = pack(number, name, now, row[PRIORITY], attempt, row[NOMINAL] or false, outcome)
@@ -25,11 +34,7 @@ local function complete(block, name, row, cursor, next_due_at, outcome, synced)
             row[SUCCEEDED] = now
             row[GATE] = false
             row[STREAK] = 0
-            local settings = source(block)
-            if settings[LIMITED_IN_A_ROW] > 0 then
-                settings[LIMITED_IN_A_ROW] = 0
-                touch_source(block)
-            end
+            mend_gate(block)
         end
     end
     end_job(block, name, row)
@@ -41,38 +46,53 @@ local ends_end = ENDS_COUNT + arguments[ENDS_COUNT] * END_VALUES
 
 if ends_end > ENDS_COUNT then
     -- Those of a block are read together.
-    local names_of = {}
+    local names_of, raws_of, next_of = {}, {}, {}
     for at = ENDS_COUNT, ends_end - 1, END_VALUES do
         local block = arguments[at + 2]
         names_of[block] = and_name(names_of[block], arguments[at + 3])
     end
     for block, names in pairs(names_of) do
-        load(block, names)
+        raws_of[block] = call('HMGET', key(block, ROWS), unpack(names))
+        next_of[block] = 0
+        rows[block] = rows[block] or {}
     end
     for at = ENDS_COUNT, ends_end - 1, END_VALUES do
         local kind, block, name, token = arguments[at + 1], arguments[at + 2], arguments[at + 3], arguments[at + 4]
         local first, second, third = arguments[at + 5], arguments[at + 6], arguments[at + 7]
-        local row, word = rows[block][name], LEASE_LOST
-        if is_live(row, token) then
-            row[FINISHED] = token
-            if kind == COMPLETE then
-                complete(block, name, row, first, second, third, arguments[at + 8])
-            else
-                make_setbacks()
-                if kind == RETRY then
-                    setbacks.retry(block, name, row, first, second)
-                elseif kind == FAIL then
-                    setbacks.fail(block, name, row, first, second, third)
-                else
-                    setbacks.release(row, first)
-                end
-            end
-            any_waits_again = any_waits_again or row[RUN_AT]
+        local number, known, of_plain, word = next_of[block] + 1, rows[block], plain_raws[block], LEASE_LOST
+        next_of[block] = number
+        local row, raw = known[name], of_plain and of_plain[name] or raws_of[block][number]
+        local synced = kind == COMPLETE and block > 0 and arguments[at + 8]
+        if synced and row == nil and raw and complete_plain(block, name, raw, token, first, second, third) then
+            mend_gate(block)
             ended[#ended + 1] = token
-            word = DONE
-        elseif row and row[FINISHED] == token then
-            word = ALREADY_DONE
+            said[#said + 1] = DONE
+        else
+            if row == nil then
+                row = raw and row_of(raw)
+                known[name] = row
+            end
+            if is_live(row, token) then
+                row[FINISHED] = token
+                if kind == COMPLETE then
+                    complete(block, name, row, first, second, third, arguments[at + 8])
+                else
+                    make_setbacks()
+                    if kind == RETRY then
+                        setbacks.retry(block, name, row, first, second)
+                    elseif kind == FAIL then
+                        setbacks.fail(block, name, row, first, second, third)
+                    else
+                        setbacks.release(row, first)
+                    end
+                end
+                any_waits_again = any_waits_again or row[RUN_AT]
+                ended[#ended + 1] = token
+                word = DONE
+            elseif row and row[FINISHED] == token then
+                word = ALREADY_DONE
+            end
+            said[#said + 1] = word
         end
-        said[#said + 1] = word
     end
 end

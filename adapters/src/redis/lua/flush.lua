@@ -21,6 +21,23 @@ local function and_name(list, name)
     return list
 end
 
+-- The list, or nil if nothing is in it.
+local function some(list)
+    return list[1] and list
+end
+
+-- The lists of a block's next flush to which plain jobs add.
+local function plain_of(block)
+    local lists = plain[block]
+    if not lists then
+        lists = { {}, {}, {}, {}, {}, {}, {}, 0, {}, {}, {}, huge, huge }
+        plain[block] = lists
+        plain_raws[block] = {}
+        rows[block] = rows[block] or {}
+    end
+    return lists
+end
+
 -- The row as it is stored.
 local function encode(row)
     local run_at = row[RUN_AT]
@@ -58,6 +75,20 @@ local function flush_block(block, known)
     local set, named, lane_set, lane_gone, now_set, now_gone, lease_set, lease_gone
     local due_set, due_gone, success_set, success_gone, held_set, held_gone
     local never, first, first_now = 0, huge, huge
+    local of_plain = plain[block]
+    if of_plain then
+        set, lane_gone, now_gone = some(of_plain[PLAIN_SET]), some(of_plain[PLAIN_LANE_GONE]), some(of_plain[PLAIN_NOW_GONE])
+        lease_set, lease_gone = some(of_plain[PLAIN_LEASE_SET]), some(of_plain[PLAIN_LEASE_GONE])
+        lane_set, now_set = some(of_plain[PLAIN_LANE_SET]), some(of_plain[PLAIN_NOW_SET])
+        first, first_now = of_plain[PLAIN_FIRST], of_plain[PLAIN_FIRST_NOW]
+        due_set, success_set = some(of_plain[PLAIN_DUE_SET]), some(of_plain[PLAIN_SUCCESS_SET])
+        never = of_plain[PLAIN_NEVER]
+        if of_plain[PLAIN_CURSOR_SET][1] then
+            call('HSET', key(block, CURSORS), unpack(of_plain[PLAIN_CURSOR_SET]))
+        end
+        plain[block] = nil
+        plain_raws[block] = nil
+    end
     local member_of = (block == 0 and '' or source_names[block]) .. '\0'
     local gone = removed[block]
     if gone then

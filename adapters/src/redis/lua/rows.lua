@@ -1,5 +1,6 @@
 -- Users with their jobs, and fan-outs: one row each, read once, changed in memory, written back with every index that
--- follows from it (flush.lua). Nothing else writes rows or these indexes, so they cannot drift apart.
+-- follows from it (flush.lua). Nothing else writes rows or these indexes, so they cannot drift apart. What nearly all jobs
+-- do is done to the row's text, without a table (plain.lua, enqueue.lua), and is written at the same place.
 
 -- The fields of a row. A waiting job that is fresh ends at NOMINAL, one that is active at LEASE_MS: what is not needed
 -- is not stored. Fan-outs use only FINISHED and what follows.
@@ -18,6 +19,12 @@ local WAS_EXPIRES, WAS_WORKER, WAS_TOKEN, WAS_HELD, HAD_SUCCEEDED = 6, 7, 8, 9, 
 -- By block, then by name: what was read or made (`false`: not there), what was taken out; cursors to write (`false`: to
 -- drop). By worker: the tokens that it holds. Those of a block are there once it was in use.
 local rows, removed, cursors, tokens_by_worker = {}, {}, {}, {}
+
+-- By block: what plain jobs add to the next flush (plain.lua), and by name the rows that it will write.
+local plain, plain_raws = {}, {}
+local PLAIN_SET, PLAIN_LANE_GONE, PLAIN_NOW_GONE, PLAIN_LEASE_SET, PLAIN_LEASE_GONE = 1, 2, 3, 4, 5
+local PLAIN_DUE_SET, PLAIN_SUCCESS_SET, PLAIN_NEVER, PLAIN_CURSOR_SET = 6, 7, 8, 9
+local PLAIN_LANE_SET, PLAIN_NOW_SET, PLAIN_FIRST, PLAIN_FIRST_NOW = 10, 11, 12, 13
 
 -- Where a row stands in the indexes: lane and when ready, due, last success, lease, its worker and token, held; and
 -- whether there was a success at all.
@@ -49,6 +56,22 @@ local function cut(row, field)
     end
 end
 
+-- The row that is stored as `raw`.
+local function row_of(raw)
+    local row = { [BEFORE] = false, decode(raw) }
+    local run_at = row[RUN_AT]
+    if run_at then
+        -- Stored as distances from the due time: small numbers are short.
+        local due_at, nominal = row[DUE_AT], row[NOMINAL]
+        row[RUN_AT] = run_at + due_at
+        if nominal then
+            row[NOMINAL] = nominal + due_at
+        end
+    end
+    row[BEFORE] = { false, places(row) }
+    return row
+end
+
 -- Reads the rows of `names`; those that are not there become `false`.
 local function load(block, names)
     local known, wanted, count = rows[block], names, #names
@@ -67,23 +90,10 @@ local function load(block, names)
     if count == 0 then
         return known
     end
-    local raws = call('HMGET', key(block, ROWS), unpack(wanted))
+    local raws, of_plain = call('HMGET', key(block, ROWS), unpack(wanted)), plain_raws[block]
     for i = 1, count do
-        local row = raws[i]
-        if row then
-            row = { [BEFORE] = false, decode(row) }
-            local run_at = row[RUN_AT]
-            if run_at then
-                -- Stored as distances from the due time: small numbers are short.
-                local due_at, nominal = row[DUE_AT], row[NOMINAL]
-                row[RUN_AT] = run_at + due_at
-                if nominal then
-                    row[NOMINAL] = nominal + due_at
-                end
-            end
-            row[BEFORE] = { false, places(row) }
-        end
-        known[wanted[i]] = row
+        local raw = of_plain and of_plain[wanted[i]] or raws[i]
+        known[wanted[i]] = raw and row_of(raw)
     end
     return known
 end

@@ -25,6 +25,7 @@ impl Node {
     pub(super) fn sync_ended(&mut self, now: Timestamp, token: LeaseToken, end: End) {
         let next_due_at = self.next_due_of(token);
         let slot = self.slots.its(token);
+        let claimed_at = slot.claimed_at;
         let Work::Sync { machine, .. } = &slot.work else {
             panic!("a fan-out is no sync")
         };
@@ -33,6 +34,11 @@ impl Node {
         {
             let user = user.clone();
             self.notice(Notice::MalformedToken { user });
+        }
+        if matches!(end, End::Done { .. }) {
+            self.prefetch.done_after(now.since_ms(claimed_at));
+        } else {
+            self.prefetch.stop();
         }
         match end {
             End::Done { cursor, outcome } => {
@@ -173,7 +179,7 @@ impl Node {
         });
     }
 
-    pub(super) fn end_job(
+    pub(in crate::node) fn end_job(
         &mut self,
         now: Timestamp,
         token: LeaseToken,

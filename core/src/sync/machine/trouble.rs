@@ -120,7 +120,11 @@ impl SyncMachine {
                 self.writes.push_front(first);
                 self.next_write(now)
             }
-            page::Split::One { id, empty } => {
+            page::Split::One {
+                id,
+                is_upsert,
+                empty,
+            } => {
                 self.tally.quarantined += 1;
                 let room = self.cursor.quarantine_room();
                 let reason = format!("the graph refused it: {failure}");
@@ -128,6 +132,9 @@ impl SyncMachine {
                 if !std::mem::replace(&mut self.graph_is_willing, true) {
                     // Is it this event, or would the graph refuse anything? A batch without events tells.
                     self.writes.push_front(*empty);
+                }
+                if is_upsert {
+                    self.spare([id]);
                 }
                 self.next_write(now)
             }

@@ -273,6 +273,7 @@ fn decided(output: &Output) -> (String, About) {
                 Reason::Heartbeat => "leases want a heartbeat then",
                 Reason::EffectDeadline => "an effect has run out of time then",
                 Reason::StoreRetry => "the store is asked again then",
+                Reason::HandBack => "jobs that have not begun go back then",
                 Reason::Shutdown => "the shutdown's deadline",
                 Reason::Never => "nothing is planned",
             };
@@ -292,11 +293,7 @@ fn about_op(op: &Op) -> About {
         Op::Fetch(request) => about.users.push(request.user().clone()),
         Op::Graph(write) => {
             about.users.push(write.user().clone());
-            about.tokens.push(match &**write {
-                GraphWrite::Apply { fence, .. }
-                | GraphWrite::Sweep { fence, .. }
-                | GraphWrite::RemoveCalendar { fence, .. } => *fence,
-            });
+            about.tokens.push(write.fence());
         }
         Op::Store(command) => match &**command {
             Command::Enqueue {
@@ -376,6 +373,17 @@ fn write_words(write: &GraphWrite) -> String {
             deletions.len(),
             calendar.id
         ),
+        GraphWrite::Spare {
+            user,
+            calendar,
+            events,
+            ..
+        } => {
+            let count = events.len();
+            format!(
+                "spare {count} events that were set aside in {calendar} of {user} from the sweep"
+            )
+        }
         GraphWrite::Sweep { user, calendar, .. } => {
             format!("sweep what the full pass did not see in {calendar} of {user}")
         }
