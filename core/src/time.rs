@@ -3,6 +3,8 @@
 //! Nothing in this crate reads a clock. A [`Timestamp`] is an argument of every call that needs one.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +96,27 @@ impl fmt::Display for Timestamp {
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// How long the world has to wait until this clock says `at`, as far as it can tell; a driver that waited asks again.
+    ///
+    /// [`CLOCK_WAIT_MS_MAX`] at the most unless a clock says otherwise, so that one that is moved by hand is noticed. A clock
+    /// that runs faster than the world must say less.
+    fn wait_until(&self, at: Timestamp) -> Duration {
+        Duration::from_millis(at.since_ms(self.now()).min(CLOCK_WAIT_MS_MAX))
+    }
+}
+
+/// A driver looks at a clock of which it knows nothing at least this often, in milliseconds.
+pub const CLOCK_WAIT_MS_MAX: u64 = SECOND_MS;
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+
+    fn wait_until(&self, at: Timestamp) -> Duration {
+        (**self).wait_until(at)
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +129,22 @@ mod tests {
         assert_eq!(Timestamp::from_ms(5).since_ms(Timestamp::from_ms(9)), 0);
         assert_eq!(Timestamp::from_ms(9).since_ms(Timestamp::from_ms(5)), 4);
         assert_eq!(Timestamp::from_ms(i64::MIN).minus_ms(1).as_ms(), i64::MIN);
+    }
+
+    #[test]
+    fn an_unknown_clock_is_looked_at_every_second() {
+        struct Stopped;
+        impl Clock for Stopped {
+            fn now(&self) -> Timestamp {
+                Timestamp::from_ms(1_000)
+            }
+        }
+        let clock: Arc<dyn Clock> = Arc::new(Stopped);
+        let wait_ms = |at_ms| clock.wait_until(Timestamp::from_ms(at_ms)).as_millis();
+        assert_eq!(
+            [900, 1_000, 1_250, i64::MAX].map(wait_ms),
+            [0, 0, 250, 1_000]
+        );
     }
 
     #[test]

@@ -43,16 +43,6 @@ impl SteadyClock {
             rate,
         }
     }
-
-    /// How long the world has to wait until this clock says `at`. A day at the most, so that "never" is a number, too.
-    #[must_use]
-    pub fn wait_until(&self, at: Timestamp) -> Duration {
-        const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-        let wait_ms = at.since_ms(self.now());
-        // Rounded up: waking a moment early would only mean being called again.
-        Duration::from_micros(wait_ms.saturating_mul(1_000).div_ceil(u64::from(self.rate)))
-            .min(WAIT_MAX)
-    }
 }
 
 impl Clock for SteadyClock {
@@ -64,6 +54,15 @@ impl Clock for SteadyClock {
             .saturating_mul(u128::from(self.rate));
         self.start
             .plus_ms(u64::try_from(elapsed_us / 1_000).unwrap_or(u64::MAX))
+    }
+
+    /// A day at the most, so that "never" is a number, too: nobody can move this clock.
+    fn wait_until(&self, at: Timestamp) -> Duration {
+        const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+        let wait_ms = at.since_ms(self.now());
+        // Rounded up: waking a moment early would only mean being called again.
+        Duration::from_micros(wait_ms.saturating_mul(1_000).div_ceil(u64::from(self.rate)))
+            .min(WAIT_MAX)
     }
 }
 

@@ -11,7 +11,6 @@ use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use crate::clock::SteadyClock;
 use crate::record::Recorder;
 
 /// So many results at the most are told to the node before it is asked again what to do: those that came together are
@@ -46,7 +45,7 @@ pub struct Effects {
 pub async fn drive(
     node: Node,
     ports: Ports,
-    clock: SteadyClock,
+    clock: impl Clock,
     shutdown: watch::Receiver<Option<Timestamp>>,
     effects: Arc<Effects>,
     observe: impl FnMut(&Node, &Notice),
@@ -61,7 +60,7 @@ pub(crate) async fn drive_recorded(
     mut node: Node,
     begun: Timestamp,
     ports: Ports,
-    clock: SteadyClock,
+    clock: impl Clock,
     mut shutdown: watch::Receiver<Option<Timestamp>>,
     effects: Arc<Effects>,
     mut observe: impl FnMut(&Node, &Notice),

@@ -3,9 +3,11 @@
 //! A host application must not depend on a store that may be away. So [`start`] returns at once and never fails for
 //! what the world does: the node asks the store by itself, with growing intervals, and begins when it answers. What it
 //! is at is told by [`Handle::readiness`], and changes of it by [`Handle::readiness_changes`]. A fault inside ends the
-//! node and not the host; the handle then says why.
+//! node and not the host; the handle then says why. What a host asks of the store (a sync now, the status, a pause) is in
+//! `ask`, what it is told as it happens in `events`.
 //!
-//! `kalends run` is this, with signals and a configuration.
+//! `kalends run` is this, with signals and a configuration. [`Kalends::builder`](crate::Kalends::builder) is this with less
+//! to say; what follows is the long form, with every part in hand.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -70,23 +72,28 @@
 //! # }
 //! ```
 
+mod ask;
+mod events;
+
 use std::fmt;
 use std::sync::Arc;
 
-use kalends_core::id::{SourceName, UserId};
 use kalends_core::node::Node;
 use kalends_core::node::io::Notice;
 use kalends_core::node::settings::NodeSettings;
-use kalends_core::port::{Store, StoreUnavailable};
-use kalends_core::queue::command::{Command, NewJob, ParkReason, Priority, Reply};
-use kalends_core::time::{Clock as _, Timestamp};
-use tokio::sync::watch;
+use kalends_core::port::Store;
+use kalends_core::time::{Clock, Timestamp};
+use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinError};
 
 use crate::clock::{SteadyClock, SystemClock};
 use crate::driver::{Effects, Ports, drive_recorded};
 use crate::notices;
 use crate::record::Recorder;
+
+pub(crate) use ask::enqueue_sync;
+pub use ask::{NotDone, NotEnqueued, PAUSE_REASON_CHARS_MAX, grant_hash};
+pub use events::{EVENTS_KEPT, Event, Events};
 
 /// What a started node is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,46 +129,15 @@ pub enum Why {
     Fault(String),
 }
 
-/// Why a sync could not be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotEnqueued {
-    /// The store does not answer. Asking again later is safe.
-    StoreAway(StoreUnavailable),
-    /// The source has no such user: enroll the user first.
-    UnknownUser,
-    /// The user is parked; with [`ParkReason::NeedsReauth`] the user must connect again.
-    Parked(ParkReason),
-    /// The store refused; in words.
-    Refused(String),
-}
-
-impl fmt::Display for NotEnqueued {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotEnqueued::StoreAway(unavailable) => {
-                write!(formatter, "the store does not answer: {unavailable}")
-            }
-            NotEnqueued::UnknownUser => formatter.write_str("no such user is enrolled"),
-            NotEnqueued::Parked(ParkReason::NeedsReauth) => {
-                formatter.write_str("the user is parked, and must connect again")
-            }
-            NotEnqueued::Parked(ParkReason::Operator) => {
-                formatter.write_str("the user was parked by an operator")
-            }
-            NotEnqueued::Refused(words) => write!(formatter, "the store refused: {words}"),
-        }
-    }
-}
-
-impl std::error::Error for NotEnqueued {}
-
-/// A started node. Dropping the handle leaves the node at work, for as long as the tokio runtime lives.
-#[derive(Debug)]
+/// A started node. A copy is another handle of the same one. Dropping all of them leaves the node at work, for as long as
+/// the tokio runtime lives.
+#[derive(Clone)]
 pub struct Handle {
-    clock: SteadyClock,
-    store: AnyStore,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
     stop: watch::Sender<Option<Timestamp>>,
     readiness: Arc<watch::Sender<Readiness>>,
+    events: broadcast::WeakSender<Notice>,
     driver: AbortHandle,
 }
 
@@ -196,33 +172,51 @@ pub fn start_observed(
 pub fn start_recorded(
     settings: NodeSettings,
     ports: Ports,
+    observe: impl FnMut(&Notice) + Send + 'static,
+    recorder: Option<Recorder>,
+) -> Handle {
+    let clock = Arc::new(SteadyClock::new(SystemClock.now(), 1));
+    start_by(clock, settings, ports, observe, recorder)
+}
+
+/// As [`start_recorded`], by any clock that never steps back.
+pub(crate) fn start_by(
+    clock: Arc<dyn Clock>,
+    settings: NodeSettings,
+    ports: Ports,
     mut observe: impl FnMut(&Notice) + Send + 'static,
     recorder: Option<Recorder>,
 ) -> Handle {
-    let clock = SteadyClock::new(SystemClock.now(), 1);
     let begun = clock.now();
     let node = Node::new(begun, settings);
     let (stop, stopped) = watch::channel(None);
     let readiness = Arc::new(watch::Sender::new(Readiness::Starting));
-    let store = AnyStore(Arc::clone(&ports.store));
+    let told = broadcast::Sender::new(EVENTS_KEPT);
+    let handle_events = told.downgrade();
+    let store = Arc::clone(&ports.store);
     let followed = Arc::clone(&readiness);
+    let follow_clock = Arc::clone(&clock);
     let mut log = notices::Log::default();
     let driven = tokio::spawn(drive_recorded(
         node,
         begun,
         ports,
-        clock,
+        Arc::clone(&clock),
         stopped,
         Arc::new(Effects::default()),
         move |node: &Node, notice: &Notice| {
             log.log(notice);
             followed.send_if_modified(|readiness| {
-                let next = follow(readiness, notice, node.is_ready(), clock.now());
+                let next = follow(readiness, notice, node.is_ready(), follow_clock.now());
                 let changed = next.is_some();
                 *readiness = next.unwrap_or_else(|| readiness.clone());
                 changed
             });
             observe(notice);
+            if told.receiver_count() > 0 {
+                // It fails only if the last listener left in between.
+                let _ = told.send(notice.clone());
+            }
         },
         recorder,
     ));
@@ -242,6 +236,7 @@ pub fn start_recorded(
         store,
         stop,
         readiness,
+        events: handle_events,
         driver,
     }
 }
@@ -305,13 +300,11 @@ impl Handle {
         self.readiness.subscribe()
     }
 
-    /// Asks that a user is synced now, before those whose turn it only is, by whichever process of the fleet is free.
-    /// A sync that is running already is followed by another one.
-    ///
-    /// # Errors
-    /// If the store does not answer, or there is no such user, or the user is parked.
-    pub async fn enqueue_sync(&self, source: SourceName, user: UserId) -> Result<(), NotEnqueued> {
-        enqueue_sync(&*self.store.0, source, user).await
+    /// What happens inside from now on, as a stream of [`Event`]s: ticks, jobs and how they end, outages. It ends when the
+    /// node has stopped.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::of(self.events.upgrade())
     }
 
     /// Takes no new jobs from now on. Those that run may finish within `deadline_ms` milliseconds and are handed back
@@ -353,52 +346,13 @@ impl Handle {
     }
 }
 
-/// As [`Handle::enqueue_sync`], for whoever has the store.
-pub(crate) async fn enqueue_sync(
-    store: &dyn Store,
-    source: SourceName,
-    user: UserId,
-) -> Result<(), NotEnqueued> {
-    let asked = Command::User {
-        source: source.clone(),
-        user: user.clone(),
-    };
-    let stamped = store.apply(asked).await.map_err(NotEnqueued::StoreAway)?;
-    let state = match stamped.value {
-        Reply::User { state } => state.ok_or(NotEnqueued::UnknownUser)?,
-        Reply::Refused { refusal } => return Err(NotEnqueued::Refused(refusal.to_string())),
-        other => panic!("the question for a user was answered by {other:?}"),
-    };
-    if let Some(reason) = state.parked {
-        return Err(NotEnqueued::Parked(reason));
-    }
-    let job = NewJob {
-        user,
-        run_at: stamped.now,
-        nominal_at: None,
-        priority: Priority::Now,
-    };
-    let enqueue = Command::Enqueue {
-        source,
-        jobs: vec![job],
-        checkpoint: None,
-    };
-    let reply = store.apply(enqueue).await.map_err(NotEnqueued::StoreAway)?;
-    match reply.value {
-        Reply::Enqueued { refused: 0, .. } => Ok(()),
-        // Parked or gone since the question.
-        Reply::Enqueued { .. } => Err(NotEnqueued::UnknownUser),
-        Reply::Refused { refusal } => Err(NotEnqueued::Refused(refusal.to_string())),
-        other => panic!("an enqueue was answered by {other:?}"),
-    }
-}
-
-/// The store, which need not be printable.
-struct AnyStore(Arc<dyn Store>);
-
-impl fmt::Debug for AnyStore {
+impl fmt::Debug for Handle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Store")
+        // Stores and clocks need not be printable.
+        formatter
+            .debug_struct("Handle")
+            .field("readiness", &*self.readiness.borrow())
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,24 +3,55 @@
 //! Only lines of Kalends itself are shown at the wanted level. Libraries are heard from `warn` on and no finer,
 //! whatever the level: at `debug` and `trace` an HTTP library may print headers, and headers hold tokens.
 
+use std::fmt as std_fmt;
 use std::io;
+use std::sync::Arc;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{Layer as _, Registry, fmt};
+use tracing_subscriber::{Layer as _, Registry, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// The crates whose lines are shown at the wanted level.
 const OWN_TARGETS: [&str; 4] = ["kalends", "kalends_core", "kalends_adapters", "kalends_sim"];
 
-/// Sends log lines of this process to standard error. Called once; a second call changes nothing.
-pub fn start(config: LogConfig) {
-    // The only error is that a subscriber is there already: tests of a whole process set one each.
-    let _ = tracing::subscriber::set_global_default(subscriber(config, io::stderr));
+/// Changes the level of the lines that are shown, while the process runs.
+#[derive(Clone)]
+pub struct LevelControl(Option<Arc<dyn Fn(LogLevel) + Send + Sync>>);
+
+impl LevelControl {
+    /// One that changes nothing: for a program that shows the lines in its own way.
+    #[must_use]
+    pub fn none() -> Self {
+        LevelControl(None)
+    }
+
+    /// Shows lines from `level` on, from now on.
+    pub fn set(&self, level: LogLevel) {
+        if let Some(set) = &self.0 {
+            set(level);
+        }
+    }
+}
+
+impl std_fmt::Debug for LevelControl {
+    fn fmt(&self, formatter: &mut std_fmt::Formatter<'_>) -> std_fmt::Result {
+        formatter.write_str("LevelControl")
+    }
+}
+
+/// Sends log lines of this process to standard error. Called once; a second call changes nothing, and its control neither.
+pub fn start(config: LogConfig) -> LevelControl {
+    let (subscriber, control) = adjustable(config, io::stderr);
+    match tracing::subscriber::set_global_default(subscriber) {
+        Ok(()) => control,
+        // A subscriber is there already: tests of a whole process set one each.
+        Err(_) => LevelControl::none(),
+    }
 }
 
 /// What turns events into lines for `writer`.
@@ -28,16 +59,19 @@ pub fn subscriber<W>(config: LogConfig, writer: W) -> impl Subscriber + Send + S
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let level = match config.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_targets(OWN_TARGETS.map(|target| (target, level)));
+    adjustable(config, writer).0
+}
+
+/// As [`subscriber`], and what changes its level.
+pub fn adjustable<W>(config: LogConfig, writer: W) -> (impl Subscriber + Send + Sync, LevelControl)
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(filter(config.level));
+    let control = LevelControl(Some(Arc::new(move |level| {
+        // It fails only if the subscriber is gone, and then there are no lines.
+        let _ = handle.reload(self::filter(level));
+    })));
     let layer = match config.format {
         LogFormat::Text => fmt::layer()
             .with_ansi(false)
@@ -53,7 +87,20 @@ where
             .with_filter(filter)
             .boxed(),
     };
-    Registry::default().with(layer)
+    (Registry::default().with(layer), control)
+}
+
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(OWN_TARGETS.map(|target| (target, level)))
 }
 
 #[cfg(test)]
@@ -101,6 +148,38 @@ mod tests {
             level: LogLevel::Error,
         });
         assert!(quiet.is_empty(), "{quiet:?}");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_and_libraries_stay_quiet() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let config = LogConfig {
+            format: LogFormat::Text,
+            level: LogLevel::Warn,
+        };
+        let (subscriber, control) = adjustable(config, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for (level, number) in [
+                (LogLevel::Trace, 1),
+                (LogLevel::Error, 2),
+                (LogLevel::Info, 3),
+            ] {
+                control.set(level);
+                tracing::info!(target: "kalends::driver", number, "said");
+                tracing::debug!(target: "hyper", number, "PLANTED");
+            }
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.contains("number=1") && text.contains("number=3"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("number=2") && !text.contains("PLANTED"),
+            "{text}"
+        );
     }
 
     #[test]

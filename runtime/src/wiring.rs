@@ -17,19 +17,16 @@ use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
 use kalends_core::port::{Graph, Store, StoreUnavailable};
 use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
 use kalends_core::queue::state::SourceSettings;
-use kalends_core::rng::stable_hash;
 use kalends_core::sync::{CalendarSelection, SyncSettings};
 use kalends_core::time::{Clock, DAY_MS};
 
 use crate::config::{self, Config, GoogleAuth, GraphConfig, GraphDatabases, UserConfig};
 use crate::exit::Exit;
+use crate::handle::grant_hash;
 
 /// Added to the request timeout of an adapter for the node's own deadline, in milliseconds: the adapter's, which knows
 /// better what was slow, comes first.
 const DEADLINE_MARGIN_MS: u64 = 5_000;
-
-/// The seed of the hash that tells grants apart. Changing it would try every parked user once more.
-const GRANT_SEED: u64 = 0x6772_616e_7473;
 
 /// Requests that one write may take at the most, each with the full request timeout: the six statements that make an
 /// index or a constraint where a database is new, the write, and the write once more.
@@ -145,7 +142,7 @@ pub fn grant(config: &Config, user: &UserConfig) -> u64 {
         (GoogleAuth::RefreshToken { .. }, Some(token)) => token.expose(),
         (GoogleAuth::RefreshToken { .. }, None) => "",
     };
-    stable_hash(GRANT_SEED, secret.as_bytes())
+    grant_hash(secret)
 }
 
 /// The refresh tokens of the configuration.

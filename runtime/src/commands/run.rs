@@ -2,6 +2,8 @@
 //!
 //! What a person has to put right is found before anything is started, and ends the process with 2. A Redis that is not
 //! there is no such thing: the process starts, says so, and begins when it comes.
+//!
+//! SIGTERM and SIGINT end it in good order, SIGHUP has it read its configuration again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use kalends_core::node::io::Notice;
 use kalends_core::time::Clock as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::cli::RunArgs;
 use crate::clock::SystemClock;
@@ -20,6 +23,8 @@ use crate::driver::Ports;
 use crate::exit::Exit;
 use crate::handle::{Handle, Readiness, Why, start_recorded};
 use crate::record::{Bounds, Recorder};
+use crate::reload::Reloader;
+use crate::supervisor::{Supervisor, describe};
 use crate::web::{self, Web, WebSettings};
 use crate::wiring::{self, Queue, Refused};
 use crate::{logging, metrics::Metrics};
@@ -32,12 +37,14 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let loaded = load(&args.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let config = Arc::new(loaded.config);
-    logging::start(config.log);
+    let level = logging::start(config.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     // Before anything is opened or started, so that a signal at any time after this ends the process in good order.
     let mut signals = Signals::hear()?;
+    let hangups = hear(SignalKind::hangup())?;
+    let supervisor = Arc::new(Supervisor::of(environment));
     let listener = match config.http.listen {
         Some(listen) => Some(web::bind(listen).await?),
         None => None,
@@ -85,8 +92,15 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let observe = move |notice: &Notice| observed.observe(notice);
     let handle = Arc::new(start_recorded(settings, ports, observe, recorder));
     let mut tasks = tokio::task::JoinSet::new();
+    let reloader = Arc::new(Reloader::new(
+        args.request(),
+        environment.clone(),
+        (*config).clone(),
+        queue.store(),
+        level,
+    ));
     if let Some(listener) = listener {
-        let settings = web_settings(&config, &listener, worker, seed)?;
+        let settings = web_settings(&config, &listener, worker, seed, &reloader)?;
         let address = settings.address;
         tracing::info!("page, API, /metrics, /healthz and /readyz are served at http://{address}");
         let web = Web::new(
@@ -104,11 +118,27 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             Arc::clone(&config),
         ));
     }
+    tasks.spawn({
+        let (reloader, changes) = (Arc::clone(&reloader), handle.readiness_changes());
+        async move { reloader.keep_defined(changes).await }
+    });
+    tasks.spawn({
+        let (supervisor, changes) = (Arc::clone(&supervisor), handle.readiness_changes());
+        async move { supervisor.keep_told(changes).await }
+    });
+    tasks.spawn(reload_at_hangups(
+        hangups,
+        reloader,
+        Arc::clone(&supervisor),
+        handle.readiness_changes(),
+    ));
     tasks.spawn(stop_at_signals(
         signals,
         Arc::clone(&handle),
+        Arc::clone(&supervisor),
         config.worker.shutdown_ms,
     ));
+    supervisor.ready(&describe(&handle.readiness()));
     let ended = queue.serving(handle.stopped()).await;
     handle.abandon();
     tasks.shutdown().await;
@@ -133,6 +163,7 @@ fn web_settings(
     listener: &TcpListener,
     worker: WorkerId,
     seed: u64,
+    reloader: &Arc<Reloader>,
 ) -> Result<WebSettings, Refused> {
     let address = listener.local_addr().map_err(|error| Refused {
         exit: Exit::Failed,
@@ -147,6 +178,7 @@ fn web_settings(
         spread: config.schedule.spread,
         jitter: config.schedule.jitter,
         seed,
+        reloader: Some(Arc::clone(reloader)),
         requests: WebSettings::REQUESTS,
         changes: WebSettings::CHANGES,
     })
@@ -188,14 +220,15 @@ struct Signals {
     int: Signal,
 }
 
+fn hear(kind: SignalKind) -> Result<Signal, Refused> {
+    signal(kind).map_err(|error| Refused {
+        exit: Exit::Failed,
+        detail: format!("signals cannot be heard here: {error}"),
+    })
+}
+
 impl Signals {
     fn hear() -> Result<Self, Refused> {
-        let hear = |kind| {
-            signal(kind).map_err(|error| Refused {
-                exit: Exit::Failed,
-                detail: format!("signals cannot be heard here: {error}"),
-            })
-        };
         Ok(Signals {
             term: hear(SignalKind::terminate())?,
             int: hear(SignalKind::interrupt())?,
@@ -210,13 +243,36 @@ impl Signals {
     }
 }
 
-async fn stop_at_signals(mut signals: Signals, handle: Arc<Handle>, shutdown_ms: u64) {
+async fn stop_at_signals(
+    mut signals: Signals,
+    handle: Arc<Handle>,
+    supervisor: Arc<Supervisor>,
+    shutdown_ms: u64,
+) {
     let name = signals.next().await;
     tracing::info!(
         shutdown_ms,
         "{name}: no new syncs; running ones finish or are handed back; again to hand back at once"
     );
+    supervisor.stopping(shutdown_ms);
     handle.begin_shutdown(shutdown_ms);
     signals.next().await;
     handle.begin_shutdown(HAND_BACK_MS);
+}
+
+async fn reload_at_hangups(
+    mut hangups: Signal,
+    reloader: Arc<Reloader>,
+    supervisor: Arc<Supervisor>,
+    readiness: watch::Receiver<Readiness>,
+) {
+    while hangups.recv().await.is_some() {
+        supervisor.reloading();
+        // What was applied is in the log already.
+        if let Err(error) = reloader.reload().await {
+            tracing::error!("SIGHUP: {error}");
+        }
+        let detail = describe(&readiness.borrow());
+        supervisor.ready(&detail);
+    }
 }

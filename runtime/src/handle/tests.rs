@@ -7,10 +7,10 @@ use kalends_adapters::embedded::EmbeddedStore;
 use kalends_core::failure::Failure;
 use kalends_core::google::page::FetchReply;
 use kalends_core::google::query::FetchRequest;
-use kalends_core::id::WorkerId;
+use kalends_core::id::{SourceName, UserId, WorkerId};
 use kalends_core::node::settings::SourceDefinition;
 use kalends_core::port::{Source, StoreUnavailable};
-use kalends_core::queue::command::Stamped;
+use kalends_core::queue::command::{Command, Reply, Stamped};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::sync::SyncSettings;
 

@@ -16,11 +16,10 @@ use super::look::unknown_user;
 use super::problem::Problem;
 use super::request::{Asked, Payload};
 use super::{Web, json_with};
-use crate::handle::{NotEnqueued, enqueue_sync};
+use crate::handle::{NotEnqueued, PAUSE_REASON_CHARS_MAX, enqueue_sync};
+use crate::reload::NotReloaded;
 use crate::status::{self, schedule_json};
 
-/// The longest reason of a pause, in characters.
-const REASON_CHARS_MAX: usize = 200;
 /// Active jobs that are looked through to say why one cannot be cancelled.
 const ACTIVE_LOOKED_AT: u32 = 1_000;
 
@@ -156,9 +155,9 @@ pub(super) async fn pause(web: &Web, asked: &Asked, body: Payload) -> Result<Res
     asked.only(&[])?;
     let body: PauseBody = body.json().await?;
     let reason = body.reason.trim().to_owned();
-    if reason.is_empty() || reason.chars().count() > REASON_CHARS_MAX {
+    if reason.is_empty() || reason.chars().count() > PAUSE_REASON_CHARS_MAX {
         return Err(Problem::bad(format!(
-            "the reason is empty or longer than {REASON_CHARS_MAX} characters; say why, in a sentence"
+            "the reason is empty or longer than {PAUSE_REASON_CHARS_MAX} characters; say why, in a sentence"
         )));
     }
     let source = known_source(web, body.source.as_deref()).await?;
@@ -291,6 +290,27 @@ pub(super) async fn remove_schedule(web: &Web, asked: &Asked) -> Result<Response
     tracing::info!(%schedule, "a schedule was removed, by the API");
     apply(web, Command::RemoveSchedule { schedule }).await?;
     Ok(done())
+}
+
+pub(super) async fn reload(web: &Web, asked: &Asked) -> Result<Response, Problem> {
+    asked.only(&[])?;
+    let Some(reloader) = &web.settings.reloader else {
+        return Err(Problem::conflict(
+            "this process has no configuration that could be read again; its host program sets its limits and schedules",
+        ));
+    };
+    let reloaded = reloader.reload().await;
+    web.forget_seen().await;
+    match reloaded {
+        Ok(reloaded) => Ok(json_with(StatusCode::OK, &reloaded.json())),
+        Err(error) => {
+            tracing::error!("by the API: {error}");
+            Err(match error {
+                NotReloaded::StoreAway(unavailable) => unavailable.into(),
+                error => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            })
+        }
+    }
 }
 
 /// Applies a command that is not refused in good order; the store's time and its answer.

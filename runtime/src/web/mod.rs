@@ -44,6 +44,7 @@ use tokio::sync::watch;
 
 use crate::handle::Readiness;
 use crate::metrics::Metrics;
+use crate::reload::Reloader;
 
 pub use rates::Rate;
 pub use server::{bind, serve};
@@ -67,6 +68,8 @@ pub struct WebSettings {
     pub jitter: Jitter,
     /// The seed of that chance.
     pub seed: u64,
+    /// Reads the configuration again; `None`: there is none, so nothing can be read.
+    pub reloader: Option<Arc<Reloader>>,
     /// How often one address may ask.
     pub requests: Rate,
     /// How often one address may ask for a change.

@@ -36,6 +36,7 @@ pub(super) enum Endpoint {
     DefineSchedule,
     RemoveSchedule,
     Events,
+    Reload,
 }
 
 /// A method, a path in which `{name}` stands for one part of it, and what it is for.
@@ -75,6 +76,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/v1/schedules/{schedule}",
         Endpoint::RemoveSchedule,
     ),
+    Route("POST", "/api/v1/reload", Endpoint::Reload),
 ];
 
 /// Whether a supervisor asks, who has no token and must not be turned away for asking often.
@@ -140,5 +142,6 @@ async fn answer(web: &Arc<Web>, endpoint: Endpoint, request: Request) -> Result<
         Endpoint::Limits => change::limits(web, &asked, body).await,
         Endpoint::DefineSchedule => change::define_schedule(web, &asked, body).await,
         Endpoint::RemoveSchedule => change::remove_schedule(web, &asked).await,
+        Endpoint::Reload => change::reload(web, &asked).await,
     }
 }

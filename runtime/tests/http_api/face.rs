@@ -50,6 +50,7 @@ pub(crate) fn settings(address: SocketAddr) -> WebSettings {
         spread: Spread::default(),
         jitter: Jitter { max_ms: 0 },
         seed: 1,
+        reloader: None,
         requests: UNHURRIED,
         changes: UNHURRIED,
     }
