@@ -89,11 +89,7 @@ impl Table {
 
     /// What a write changes; `None` if a later lease wrote before.
     fn apply(&mut self, write: GraphWrite) -> Option<Vec<Change>> {
-        let fence = match &write {
-            GraphWrite::Apply { fence, .. }
-            | GraphWrite::Sweep { fence, .. }
-            | GraphWrite::RemoveCalendar { fence, .. } => *fence,
-        };
+        let fence = write.fence();
         let largest = self.fences.entry(write.user().clone()).or_insert(fence);
         if fence < *largest {
             return None;
@@ -119,6 +115,21 @@ impl Table {
                 for row in upserts {
                     let key = (user.clone(), calendar.id.clone(), row.id.clone());
                     self.upsert(key, row, generation, &mut changes);
+                }
+            }
+            GraphWrite::Spare {
+                user,
+                calendar,
+                generation,
+                events,
+                ..
+            } => {
+                // Seen and set aside: what is known of them outlives the sweep.
+                for id in events {
+                    let key = (user.clone(), calendar.clone(), id);
+                    if let Some((_, seen)) = self.events.get_mut(&key) {
+                        *seen = generation;
+                    }
                 }
             }
             GraphWrite::Sweep {
