@@ -247,10 +247,12 @@ impl Asker {
         Ok(stamped(now, Reply::Count { count }))
     }
 
-    pub(super) async fn retry_failed(
+    /// Enqueues dead letters again, or (`discards`) forgets them.
+    pub(super) async fn take_failed(
         &self,
         now: Option<Timestamp>,
         number: Option<u64>,
+        discards: bool,
     ) -> Answered {
         let (mut count, mut place, mut after) = (0_u64, 1_u64, 0_u64);
         loop {
@@ -261,13 +263,14 @@ impl Asker {
                     None => writer.none(),
                 };
                 writer.number(place).number(after).number(left);
+                writer.number(u64::from(discards));
             };
             let answer = self
-                .ask(&SCRIPTS.retry_failed, Scope::All, now, write)
+                .ask(&SCRIPTS.take_failed, Scope::All, now, write)
                 .await?;
             let at = answer.now;
-            let [retried, next, next_after] = answer.fields().map_err(misread)?;
-            count += retried.number::<u64>().map_err(misread)?;
+            let [taken, next, next_after] = answer.fields().map_err(misread)?;
+            count += taken.number::<u64>().map_err(misread)?;
             let next = next.maybe(|next| next.number()).map_err(misread)?;
             let Some(next) = next else {
                 return Ok(stamped(at, Reply::Count { count }));

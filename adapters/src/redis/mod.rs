@@ -204,7 +204,8 @@ impl RedisStore {
                 offset,
                 limit,
             } => asker.jobs(now, state, offset, limit).await,
-            Command::RetryFailed { number } => asker.retry_failed(now, number).await,
+            Command::RetryFailed { number } => asker.take_failed(now, number, false).await,
+            Command::DiscardFailed { number } => asker.take_failed(now, number, true).await,
             Command::Remove { key } => asker.remove(now, key).await,
         }
     }

@@ -55,7 +55,7 @@ pub(super) struct Scripts {
     pub(super) operate_all: Script,
     pub(super) remove: Script,
     pub(super) remove_schedule: Script,
-    pub(super) retry_failed: Script,
+    pub(super) take_failed: Script,
     pub(super) schedule: Script,
     pub(super) schedules: Script,
     pub(super) stats: Script,
@@ -168,7 +168,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "remove_row",
         "remove_schedule"
     ),
-    retry_failed: lua!(
+    take_failed: lua!(
         "lib",
         "guard",
         "all_sources",
@@ -176,7 +176,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "flush",
         "wishes",
         "schedule_rows",
-        "retry_failed"
+        "take_failed"
     ),
     schedule: lua!("lib", "guard", "rows", "flush", "schedule_rows", "schedule"),
     schedules: lua!("lib", "guard", "schedules"),

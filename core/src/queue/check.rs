@@ -78,6 +78,7 @@ impl Command {
             | Command::Schedules
             | Command::Stats
             | Command::RetryFailed { .. }
+            | Command::DiscardFailed { .. }
             | Command::Remove { .. } => Ok(()),
         }
     }

@@ -334,6 +334,11 @@ pub enum Command {
         /// those of the fan-outs, the oldest of each first.
         number: Option<u64>,
     },
+    /// Forgets a dead letter: nobody tries it again. Totals stay. Reply: [`Reply::Count`].
+    DiscardFailed {
+        /// The dead letter's number; `None`: all of them, as [`Command::RetryFailed`] takes them.
+        number: Option<u64>,
+    },
     /// Removes a waiting or delayed job. An active one is left alone. Reply: [`Reply::Count`].
     Remove {
         /// The job.

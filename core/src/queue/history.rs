@@ -70,12 +70,8 @@ impl Queue {
     /// Enqueues dead letters again: source by source by their names, then the fan-outs', the oldest of each first. One whose user is parked or not enrolled, or whose schedule is
     /// gone, stays where it is.
     pub(super) fn retry_failed(&mut self, now: Timestamp, number: Option<u64>) -> Reply {
-        let numbers: Vec<u64> = match number {
-            Some(number) => vec![number],
-            None => by_source(&self.index.failed).flatten().copied().collect(),
-        };
         let mut count = 0;
-        for number in numbers {
+        for number in self.failed_numbers(number) {
             if count == BATCH_MAX as u64 {
                 break;
             }
@@ -91,14 +87,7 @@ impl Queue {
             if !welcome {
                 continue;
             }
-            let row = self.failed.remove(&number).expect("it was just read");
-            let ring = ring_of(&row);
-            if let Some(numbers) = self.index.failed.get_mut(&ring) {
-                numbers.remove(&number);
-                if numbers.is_empty() {
-                    self.index.failed.remove(&ring);
-                }
-            }
+            let row = self.forget_failed(number).expect("it was just read");
             let wish = Wish {
                 run_at: now,
                 priority: Priority::Scheduled,
@@ -108,5 +97,36 @@ impl Queue {
             count += 1;
         }
         Reply::Count { count }
+    }
+
+    /// Forgets dead letters, in the order in which they would be enqueued again.
+    pub(super) fn discard_failed(&mut self, number: Option<u64>) -> Reply {
+        let mut count = 0;
+        for number in self.failed_numbers(number) {
+            if count == BATCH_MAX as u64 {
+                break;
+            }
+            count += u64::from(self.forget_failed(number).is_some());
+        }
+        Reply::Count { count }
+    }
+
+    fn failed_numbers(&self, number: Option<u64>) -> Vec<u64> {
+        match number {
+            Some(number) => vec![number],
+            None => by_source(&self.index.failed).flatten().copied().collect(),
+        }
+    }
+
+    fn forget_failed(&mut self, number: u64) -> Option<FinishedRow> {
+        let row = self.failed.remove(&number)?;
+        let ring = ring_of(&row);
+        if let Some(numbers) = self.index.failed.get_mut(&ring) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.index.failed.remove(&ring);
+            }
+        }
+        Some(row)
     }
 }

@@ -150,7 +150,7 @@ impl Queue {
     ///   [`Command::Resume`]: of a source that was paused, or whose gate was closed
     /// - [`Command::Enroll`]: a user who is new; [`Command::Connect`]: another grant, or a user unparked;
     ///   [`Command::Unenroll`]: a user who was enrolled
-    /// - [`Command::RetryFailed`], [`Command::Remove`]: a job counted
+    /// - [`Command::RetryFailed`], [`Command::DiscardFailed`], [`Command::Remove`]: a job counted
     ///
     /// Forgetting requests that count no more is none.
     pub fn apply(&mut self, now: Timestamp, mut command: Command) -> Reply {
@@ -296,6 +296,7 @@ impl Queue {
                 limit,
             } => self.list_jobs(now, state, offset, limit),
             Command::RetryFailed { number } => Ok(self.retry_failed(now, number)),
+            Command::DiscardFailed { number } => Ok(self.discard_failed(number)),
             Command::Remove { key } => Ok(self.remove(&key)),
         }
     }

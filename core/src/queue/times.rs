@@ -64,6 +64,7 @@ impl Command {
             | Command::Stats
             | Command::Jobs { .. }
             | Command::RetryFailed { .. }
+            | Command::DiscardFailed { .. }
             | Command::Remove { .. } => {}
         }
     }

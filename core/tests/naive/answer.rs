@@ -471,6 +471,16 @@ impl Model {
                 }
                 Reply::Count { count }
             }
+            Command::DiscardFailed { number } => {
+                let before = self.finished.len();
+                self.finished.retain(|entry| {
+                    let meant = number.is_none() || number == entry.listing.number;
+                    entry.listing.state != JobState::Failed || !meant
+                });
+                Reply::Count {
+                    count: (before - self.finished.len()) as u64,
+                }
+            }
             Command::Remove { key } => {
                 let before = self.jobs.len();
                 self.jobs

@@ -75,6 +75,8 @@ pub(crate) const OUTCOMES: &[&str] = &[
     "unenroll none",
     "retry_failed some",
     "retry_failed none",
+    "discard_failed some",
+    "discard_failed none",
     "remove some",
     "remove none",
     "jobs jobs",

@@ -398,6 +398,9 @@ impl Fleet {
                 after: (b % 2 == 0).then(|| user(b)),
                 limit: c % 4,
             },
+            95 if c % 4 == 0 => Command::DiscardFailed {
+                number: (a % 3 > 0).then(|| u64::from(b % 30)),
+            },
             95 => Command::RetryFailed {
                 number: (a % 2 == 0).then(|| u64::from(b % 30)),
             },

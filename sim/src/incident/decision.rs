@@ -317,6 +317,7 @@ fn command_digest(digest: &mut Digest, command: &Command, names: &impl Names) {
         | Command::Stats
         | Command::Jobs { .. }
         | Command::RetryFailed { .. }
+        | Command::DiscardFailed { .. }
         | Command::Remove { .. } => {
             digest.add(17);
         }

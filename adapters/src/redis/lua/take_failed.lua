@@ -1,14 +1,20 @@
--- Enqueues dead letters again: one by its number, or a page of all, source by source, fan-outs last, oldest first. One
--- whose user is parked or not enrolled, or whose schedule is gone, stays where it is. Answers the count, and where the
--- next page begins: place and number.
+-- Enqueues dead letters again, or forgets them (`discards` is 1): one by its number, or a page of all, source by source,
+-- fan-outs last, oldest first. One whose user is parked or not enrolled, or whose schedule is gone, stays where it is
+-- unless it is to be forgotten. Answers the count, and where the next page begins: place and number.
 
 local PAGE = 100
 
-local _, number, place, after, most = unpack(arguments)
+local _, number, place, after, most, discards = unpack(arguments)
 local count, looked = 0, 0
 make_wishes()
 
-local function again(block, raw)
+local function take(block, raw)
+    if discards == 1 then
+        call('ZREM', key(block, FAILED), raw)
+        changed = true
+        count = count + 1
+        return
+    end
     local _, name, _, _, _, nominal = decode(raw)
     local row
     if block == 0 then
@@ -29,7 +35,7 @@ if number then
     for block = 0, #source_names do
         local raw = call('ZRANGEBYSCORE', key(block, FAILED), number, number)[1]
         if raw then
-            again(block, raw)
+            take(block, raw)
         end
     end
     flush()
@@ -43,7 +49,7 @@ while place <= #source_names + 1 and count < most and looked < PAGE do
         if count == most then
             break
         end
-        again(block, letters[i])
+        take(block, letters[i])
         after = tonumber(letters[i + 1])
         looked = looked + 1
     end
