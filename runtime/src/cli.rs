@@ -2,6 +2,9 @@
 //!
 //! Flags that overrule a setting are handed on as text: their bounds stand with the setting, not here.
 
+pub mod users;
+
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 
@@ -10,7 +13,9 @@ use kalends_adapters::bullmq::PREFIX_DEFAULT;
 use kalends_adapters::secret::Secret;
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
-use crate::config::{LogFormat, LogLevel, Request};
+use crate::config::{Config, LogFormat, LogLevel, Request, load};
+use crate::logging;
+use crate::wiring::Refused;
 
 /// Keeps every user's Google Calendar in a graph.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +48,9 @@ pub enum Command {
     Sync(SyncArgs),
     /// Show what is waiting, running, done and failed.
     Status(StatusArgs),
+    /// Add, connect, list and remove users.
+    #[command(subcommand)]
+    Users(users::UsersCommand),
     /// Go through a journal of run --record: what was decided, why, and whether it would be decided again.
     Replay(ReplayArgs),
     /// Take over the queue of a service that Kalends replaces.
@@ -73,6 +81,17 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Loads it, and begins to log as it says.
+    ///
+    /// # Errors
+    /// If something is wrong in it.
+    pub fn load(&self, environment: &BTreeMap<String, String>) -> Result<Config, Refused> {
+        let loaded = load(&self.request(), environment)
+            .map_err(|error| Refused::bad_input(error.to_string()))?;
+        logging::start(loaded.config.log);
+        Ok(loaded.config)
+    }
+
     /// What to load.
     #[must_use]
     pub fn request(&self) -> Request {

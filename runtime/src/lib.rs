@@ -8,6 +8,7 @@
 //! | [`config`] | `kalends.toml`, environment and flags, checked |
 //! | [`wiring`] | from a configuration to a node and its ports |
 //! | [`handle`] | [`start`]: a node inside another program, asked and stopped by a handle |
+//! | [`accounts`] | users who were added by command |
 //! | [`driver`] | the loop that performs what the node names |
 //! | [`record`] | the journal of `kalends run --record`: its thread and its files |
 //! | [`web`] | HTTP: health, readiness, metrics, the API and the page |
@@ -19,6 +20,7 @@
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
 //! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
 
+pub mod accounts;
 pub mod cli;
 pub mod clock;
 pub mod commands;

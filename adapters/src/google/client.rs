@@ -223,7 +223,7 @@ impl Client {
     }
 }
 
-fn checked_url(setting: &'static str, text: &str) -> Result<Url, SettingsError> {
+pub(super) fn checked_url(setting: &'static str, text: &str) -> Result<Url, SettingsError> {
     let refuse = |why: &str| Err(SettingsError::new(setting, why));
     let Ok(url) = Url::parse(text) else {
         return refuse("is not an address; write it like https://host/path");

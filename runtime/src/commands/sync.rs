@@ -16,6 +16,7 @@ use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts::{Register, Tokens};
 use crate::cli::SyncArgs;
 use crate::clock::SystemClock;
 use crate::config::{Config, load};
@@ -52,11 +53,13 @@ pub async fn sync(
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let config = loaded.config;
     logging::start(config.log);
-    let user = configured(&config, &args.user)?;
+    let register = Register::open(&config)?;
+    let (user, grant) = known(&config, &register, &args.user).await?;
     let wall = Arc::new(SystemClock);
-    let source = wiring::google(&config, wall.clone())?;
+    let tokens = Arc::new(Tokens::new(&config, register.clone()));
+    let source = wiring::google_with(&config, wall.clone(), tokens)?;
     let queue = Queue::open(&config, wall).await?;
-    let graph = wiring::graph(&config, &queue)?;
+    let graph = wiring::graph(&config, &queue, &register)?;
     if let Some(detail) = queue.check().await? {
         return Err(failed(detail));
     }
@@ -72,7 +75,7 @@ pub async fn sync(
         source: name.clone(),
         settings: settings.sources[0].settings.clone(),
     };
-    let enqueued_at = enqueue(&*queue.store(), &config, &user, define).await?;
+    let enqueued_at = enqueue(&*queue.store(), &user, grant, define).await?;
 
     let key = JobKey::Sync { source: name, user };
     let ports = Ports {
@@ -125,12 +128,10 @@ fn failed(detail: impl Into<String>) -> Refused {
 /// Makes the user known and connected, and puts the job into the queue; when that was, by the store's clock.
 async fn enqueue(
     store: &dyn Store,
-    config: &Config,
     user: &UserId,
+    grant: Option<u64>,
     define: Command,
 ) -> Result<Timestamp, Refused> {
-    let configured = config.users.iter().find(|known| known.id == *user);
-    let grant = wiring::grant(config, configured.expect("found before"));
     let source = SourceName::google_calendar;
     let now = apply(store, define).await?;
     let job = NewJob {
@@ -147,7 +148,7 @@ async fn enqueue(
         },
         Command::Connect {
             source: source(),
-            grants: vec![(user.clone(), grant)],
+            grants: grant.iter().map(|grant| (user.clone(), *grant)).collect(),
             due_at: now,
             force: true,
         },
@@ -290,25 +291,43 @@ async fn interrupted() {
     }
 }
 
-fn configured(config: &Config, wanted: &str) -> Result<UserId, Refused> {
+/// The user of that name, with a hash of the grant: of the configuration, else of the register.
+async fn known(
+    config: &Config,
+    register: &Register,
+    wanted: &str,
+) -> Result<(UserId, Option<u64>), Refused> {
     let found = config.users.iter().find(|user| user.id.as_str() == wanted);
-    found.map(|user| user.id.clone()).ok_or_else(|| {
-        let known: Vec<&str> = config
-            .users
-            .iter()
-            .take(5)
-            .map(|user| user.id.as_str())
-            .collect();
-        let known = if known.is_empty() {
-            "nobody".to_owned()
-        } else {
-            known.join(", ")
-        };
-        Refused::bad_input(format!(
-            "{wanted}: no such user is configured; known are {known}{}",
-            if config.users.len() > 5 { ", ..." } else { "" }
-        ))
-    })
+    if let Some(user) = found {
+        return Ok((user.id.clone(), Some(wiring::grant(config, user))));
+    }
+    if let Ok(user) = UserId::new(wanted) {
+        let found = register.accounts().find(&user).await;
+        let found = found.map_err(|unavailable| failed(unavailable.detail))?;
+        if let Some(stored) = found {
+            register
+                .load_databases(&user)
+                .await
+                .map_err(|unavailable| failed(unavailable.detail))?;
+            let own = stored.account.grant.map(|grant| grant.fingerprint);
+            return Ok((user, wiring::common_grant(config).or(own)));
+        }
+    }
+    let known: Vec<&str> = config
+        .users
+        .iter()
+        .take(5)
+        .map(|user| user.id.as_str())
+        .collect();
+    let known = if known.is_empty() {
+        "nobody".to_owned()
+    } else {
+        known.join(", ")
+    };
+    Err(Refused::bad_input(format!(
+        "{wanted}: no such user is configured, or was added by `kalends users`; the configuration has {known}{}",
+        if config.users.len() > 5 { ", ..." } else { "" }
+    )))
 }
 
 fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
