@@ -2,6 +2,7 @@
 //!
 //! Flags that overrule a setting are handed on as text: their bounds stand with the setting, not here.
 
+pub mod doctor;
 pub mod users;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub enum Command {
     Sync(SyncArgs),
     /// Show what is waiting, running, done and failed.
     Status(StatusArgs),
+    /// Look at configuration, store, Google and graph, and say for each what to do.
+    Doctor(doctor::DoctorArgs),
     /// Add, connect, list and remove users.
     #[command(subcommand)]
     Users(users::UsersCommand),

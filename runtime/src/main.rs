@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Sync(args) => commands::sync::sync(args, &environment).await,
             Command::Status(args) => commands::status::status(args, &environment).await,
+            Command::Doctor(args) => commands::doctor::doctor(args, &environment).await,
             Command::Users(command) => commands::users::users(command, &environment).await,
             Command::Replay(args) => commands::replay::replay(args),
             Command::Migrate(args) => commands::migrate::migrate(args, &environment).await,

@@ -84,10 +84,11 @@ local rows = {}
 if #names > 0 then rows = redis.call('HMGET', KEYS[1], unpack(names)) end
 return {redis.call('GET', KEYS[5]) or '0', names, rows}";
 
-/// The register in a Redis. It connects when it is first asked.
+/// The register in a Redis. It connects when it is first asked, and reading alone leaves nothing in a Redis that nobody uses.
 #[derive(Debug)]
 pub struct RedisAccounts {
-    link: Link,
+    reading: Link,
+    writing: Link,
     keys: Vec<String>,
 }
 
@@ -99,15 +100,29 @@ impl RedisAccounts {
     pub fn new(settings: &RedisSettings) -> Result<Self, BadAddress> {
         let prefix = &settings.prefix;
         Ok(RedisAccounts {
-            link: Link::new(settings)?,
+            reading: Link::only_looking(settings)?,
+            writing: Link::new(settings)?,
             keys: KEYS.map(|key| format!("{{{prefix}}}:{key}")).to_vec(),
         })
     }
 
-    async fn ask(&self, script: &str, arguments: &[&str]) -> Result<Value, StoreUnavailable> {
+    async fn read(&self, script: &str, arguments: &[&str]) -> Result<Value, StoreUnavailable> {
+        self.ask(&self.reading, script, arguments).await
+    }
+
+    async fn write(&self, script: &str, arguments: &[&str]) -> Result<Value, StoreUnavailable> {
+        self.ask(&self.writing, script, arguments).await
+    }
+
+    async fn ask(
+        &self,
+        link: &Link,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<Value, StoreUnavailable> {
         let arguments: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
         let script = Script::new(script);
-        let answer = self.link.call(&script, &self.keys, &arguments).await;
+        let answer = link.call(&script, &self.keys, &arguments).await;
         answer.map_err(|CallError { detail, .. }| StoreUnavailable { detail })
     }
 }
@@ -145,7 +160,7 @@ fn kept(row: (u64, Row)) -> Option<Stored> {
 #[async_trait]
 impl Accounts for RedisAccounts {
     async fn find(&self, user: &UserId) -> Result<Option<Stored>, StoreUnavailable> {
-        let found: Option<String> = read(self.ask(FIND, &[user.as_str()]).await?)?;
+        let found: Option<String> = read(self.read(FIND, &[user.as_str()]).await?)?;
         let row = found.map(|text| read_row(&text)).transpose()?;
         Ok(row.and_then(kept))
     }
@@ -158,7 +173,7 @@ impl Accounts for RedisAccounts {
         };
         let row = Row::Kept(account).text();
         let arguments = [user.as_str(), &row, &expected.to_string()];
-        let written: u8 = read(self.ask(PUT, &arguments).await?)?;
+        let written: u8 = read(self.write(PUT, &arguments).await?)?;
         Ok(written == 1)
     }
 
@@ -178,13 +193,13 @@ impl Accounts for RedisAccounts {
             &old.to_string(),
             &NOTES_FORGOTTEN_MAX.to_string(),
         ];
-        let was_there: u8 = read(self.ask(REMOVE, &arguments).await?)?;
+        let was_there: u8 = read(self.write(REMOVE, &arguments).await?)?;
         Ok(was_there == 1)
     }
 
     async fn purged(&self, user: &UserId) -> Result<(), StoreUnavailable> {
         let row = Row::Removed { purge: false }.text();
-        self.ask(PURGED, &[user.as_str(), &row]).await.map(drop)
+        self.write(PURGED, &[user.as_str(), &row]).await.map(drop)
     }
 
     async fn page(
@@ -194,7 +209,7 @@ impl Accounts for RedisAccounts {
     ) -> Result<Vec<Stored>, StoreUnavailable> {
         let from = after.map_or_else(|| "-".to_owned(), |user| format!("({user}"));
         let limit = limit.min(PAGE_MAX).to_string();
-        let rows: Vec<String> = read(self.ask(PAGE, &[&from, &limit]).await?)?;
+        let rows: Vec<String> = read(self.read(PAGE, &[&from, &limit]).await?)?;
         let mut page = Vec::new();
         for text in rows {
             page.extend(kept(read_row(&text)?));
@@ -204,7 +219,7 @@ impl Accounts for RedisAccounts {
 
     async fn changes(&self, after: u64, limit: u32) -> Result<Changes, StoreUnavailable> {
         let limit = limit.min(PAGE_MAX).to_string();
-        let answer = self.ask(CHANGES, &[&after.to_string(), &limit]).await?;
+        let answer = self.read(CHANGES, &[&after.to_string(), &limit]).await?;
         let (last, names, rows): (String, Vec<String>, Vec<String>) = read(answer)?;
         let revision = last.parse().map_err(|_| misread())?;
         let mut changes = Vec::new();

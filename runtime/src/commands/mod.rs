@@ -1,6 +1,7 @@
 //! What each subcommand does, once the command line is understood.
 
 pub mod config;
+pub mod doctor;
 pub mod emulate;
 pub mod migrate;
 pub mod replay;

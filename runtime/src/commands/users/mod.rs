@@ -10,6 +10,8 @@ mod list;
 mod loopback;
 mod remove;
 
+pub(crate) use remove::is_in_use;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
