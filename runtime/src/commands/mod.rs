@@ -4,6 +4,8 @@ pub mod config;
 pub mod doctor;
 pub mod emulate;
 pub mod migrate;
+pub mod operate;
+pub mod papers;
 pub mod replay;
 pub mod run;
 pub mod status;

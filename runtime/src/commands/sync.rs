@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use crate::accounts::{Register, Tokens};
 use crate::cli::SyncArgs;
 use crate::clock::SystemClock;
-use crate::config::{Config, load};
+use crate::commands::operate::{self, Desk};
+use crate::commands::users::is_in_use;
+use crate::config::Config;
 use crate::driver::Ports;
 use crate::exit::Exit;
 use crate::handle::{Why, start_observed};
@@ -49,12 +51,16 @@ pub async fn sync(
     args: &SyncArgs,
     environment: &BTreeMap<String, String>,
 ) -> Result<Exit, Refused> {
-    let loaded = load(&args.config.request(), environment)
-        .map_err(|error| Refused::bad_input(error.to_string()))?;
-    let config = loaded.config;
+    let Some(named) = &args.user else {
+        return operate::sync_all(&args.desk, environment).await;
+    };
+    let config = args.desk.load(environment)?;
     logging::start(config.log);
     let register = Register::open(&config)?;
-    let (user, grant) = known(&config, &register, &args.user).await?;
+    let (user, grant) = known(&config, &register, named).await?;
+    if config.redis.is_none() && is_in_use(&config.store.data_dir) {
+        return by_running(args, &config, &user).await;
+    }
     let wall = Arc::new(SystemClock);
     let tokens = Arc::new(Tokens::new(&config, register.clone()));
     let source = wiring::google_with(&config, wall.clone(), tokens)?;
@@ -115,7 +121,30 @@ pub async fn sync(
     }
     // An interruption lets the sync finish, if it does so in time.
     let late = own_end.borrow().clone();
-    Ok(tell(args, waited?.or(late)))
+    Ok(tell(args, named, waited?.or(late)))
+}
+
+/// The process that has the store is asked, and how it goes is told by its log, `kalends users show` and the page.
+async fn by_running(args: &SyncArgs, config: &Config, user: &UserId) -> Result<Exit, Refused> {
+    let desk = Desk::to_change(config).await?;
+    let body = serde_json::json!({ "user": user });
+    let answer = desk.ask("POST", "/api/v1/sync", Some(&body)).await;
+    let is_remote = desk.is_remote();
+    desk.close().await;
+    let answer = answer?;
+    if args.desk.json {
+        say(&format!("{answer}\n"));
+    } else {
+        let by = if is_remote {
+            "the running process does it"
+        } else {
+            "the next `kalends run` does it"
+        };
+        say(&format!(
+            "{user} is to be synced now: {by}; `kalends users show {user}` tells how it went\n"
+        ));
+    }
+    Ok(Exit::Done)
 }
 
 fn failed(detail: impl Into<String>) -> Refused {
@@ -348,7 +377,7 @@ fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
     }
 }
 
-fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
+fn tell(args: &SyncArgs, user: &str, ended: Option<Ended>) -> Exit {
     let (json, words, exit) = match ended {
         Some(Ended::Done(outcome)) => {
             let words = match &outcome {
@@ -361,10 +390,10 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
                 } => format!(
                     "{} synced: {upserted} events written, {deleted} removed, {quarantined} set aside as invalid, \
                      {requests} requests{}",
-                    args.user,
+                    user,
                     if *full { " (full pass)" } else { "" }
                 ),
-                CommitOutcome::Skipped { note } => format!("{} skipped: {note}", args.user),
+                CommitOutcome::Skipped { note } => format!("{} skipped: {note}", user),
                 CommitOutcome::FannedOut { .. } => panic!("a user's sync is no fan-out"),
             };
             let value = serde_json::to_value(&outcome).expect("plain values always become JSON");
@@ -376,13 +405,13 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
             } else {
                 ""
             };
-            let words = format!("{} failed: {detail}{hint}", args.user);
+            let words = format!("{} failed: {detail}{hint}", user);
             let value =
                 serde_json::json!({ "outcome": "failed", "error": detail, "parked": parked });
             (value, words, Exit::Failed)
         }
         None => {
-            let words = format!("{} interrupted: the job stays in the queue", args.user);
+            let words = format!("{} interrupted: the job stays in the queue", user);
             (
                 serde_json::json!({ "outcome": "interrupted" }),
                 words,
@@ -390,7 +419,7 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
             )
         }
     };
-    if args.json {
+    if args.desk.json {
         say(&format!("{json}\n"));
     } else if exit == Exit::Done {
         say(&format!("{words}\n"));
