@@ -202,6 +202,15 @@ fn a_revoked_grant_costs_one_call_and_waits_for_the_user() {
     assert_eq!(asked(), before + 1);
     let listed = users(folder.path());
     assert_eq!(listed[0]["condition"], "needs reauth", "{listed:?}");
+    assert_eq!(
+        status(folder.path())["needs_reauth"],
+        serde_json::json!([ada])
+    );
+    let words = kalends(folder.path(), &["status"]).done().output;
+    assert!(
+        words.contains(&format!("must connect again: {ada}")),
+        "{words}"
+    );
     process.stop();
     // A start tells the same grant anew, and asks nobody.
     let mut process = Process::start(folder.path(), &["run"]);

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kalends_adapters::embedded::LOCK_NAME;
 use kalends_adapters::secret::Secret;
 use kalends_core::port::Store;
 use kalends_core::time::Clock as _;
@@ -98,9 +99,16 @@ impl Desk {
     fn of_running(config: &Config) -> Result<Desk, Refused> {
         let folder = config.store.data_dir.display();
         let Some(listen) = config.http.listen.filter(|listen| listen.port() != 0) else {
+            // The lock file holds the process's id, as text.
+            let owner = std::fs::read_to_string(config.store.data_dir.join(LOCK_NAME));
+            let owner = owner.ok().and_then(|text| text.trim().parse::<u32>().ok());
+            let owner = owner.map_or_else(
+                || "another process".to_owned(),
+                |id| format!("process {id}"),
+            );
             return Err(Refused::bad_input(format!(
-                "a process has the store in {folder}, and where it can be asked is not known: start it with http.listen (or \
-                 --http) and a token, name the address here with --http, or stop it first"
+                "{folder} is in use by {owner}: stop that one first, or start it with http.listen (or --http) and a token, and \
+                 this command asks it"
             )));
         };
         let client = reqwest::Client::builder()
