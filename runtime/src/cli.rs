@@ -429,7 +429,7 @@ pub struct ConfigShowArgs {
 /// `kalends emulate ...`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum EmulateCommand {
-    /// Serve Google's token endpoint (/token) and Calendar API (/calendar/v3), printing one refresh token a user.
+    /// Serve Google's consent page, token endpoint (/token) and Calendar API (/calendar/v3), printing one refresh token a user.
     #[command(after_help = "Examples:\n  \
         kalends emulate google\n  \
         kalends emulate google --port 4500 --users 100 --events 50 --seed 1\n  \
