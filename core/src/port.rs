@@ -11,7 +11,7 @@ use crate::google::page::FetchReply;
 use crate::google::query::FetchRequest;
 use crate::graph::{GraphReply, GraphSnapshot, GraphWrite};
 use crate::id::UserId;
-use crate::queue::command::{Command, Reply, Stamped};
+use crate::queue::command::{Command, LeaseToken, Reply, Stamped};
 
 /// The store could not be asked, or did not answer. Whether the command was applied is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,17 @@ pub trait Graph: Send + Sync {
     /// As a typed failure; [`FailureKind::NotReady`](crate::failure::FailureKind::NotReady) if this user has no graph
     /// database.
     async fn write(&self, write: GraphWrite) -> Result<GraphReply, Failure>;
+
+    /// Removes the user's node, once none of the user's calendars is left: the last step when all data of a user go.
+    /// A node that a lease with a larger token than `fence` has written to stays. Whether there was one.
+    ///
+    /// # Errors
+    /// As a typed failure; [`FailureKind::Permanent`](crate::failure::FailureKind::Permanent) from a graph that has no
+    /// such node.
+    async fn remove_user(&self, user: &UserId, fence: LeaseToken) -> Result<bool, Failure> {
+        let _ = (user, fence);
+        Err(Failure::permanent("this graph cannot remove a user"))
+    }
 
     /// Reads a user's graph back, whole.
     ///

@@ -2,15 +2,23 @@
 //!
 //! Flags that overrule a setting are handed on as text: their bounds stand with the setting, not here.
 
+pub mod doctor;
+pub mod operate;
+pub mod users;
+
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kalends_adapters::bullmq::PREFIX_DEFAULT;
 use kalends_adapters::secret::Secret;
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
-use crate::config::{LogFormat, LogLevel, Request};
+use crate::config::{Config, LogFormat, LogLevel, Request, load};
+use crate::logging;
+use crate::wiring::Refused;
 
 /// Keeps every user's Google Calendar in a graph.
 #[derive(Clone, Debug, Parser)]
@@ -22,9 +30,14 @@ use crate::config::{LogFormat, LogLevel, Request};
         kalends demo                         see the whole job, with nothing to install\n  \
         kalends config show --defaults       print a complete kalends.toml\n  \
         kalends config check                 explain every mistake in ./kalends.toml\n  \
+        kalends users connect USER           let a user consent, and keep the grant sealed\n  \
+        kalends doctor                       look at everything that a start needs\n  \
         kalends run --config kalends.toml    sync, until SIGTERM or Ctrl-C\n  \
         kalends replay journal               go through what run --record wrote\n\n\
-        Exit codes: 0 done, 1 failed, 2 bad input, or store or port in use (nothing was started)"
+        Exit codes: 0 done, 1 failed, 2 bad input, or store or port in use (nothing was started)\n  \
+        0  done; of run: stopped by SIGTERM or Ctrl-C with everything handed back\n  \
+        1  it began and failed, or some part did (import, doctor, replay, migrate); trying again may help\n  \
+        2  flags, configuration or files are wrong, or a store or port is another process's; nothing was started"
 )]
 pub struct Cli {
     /// What to do.
@@ -39,10 +52,27 @@ pub enum Command {
     Run(RunArgs),
     /// Show the whole job at work against an emulated Google, and compare the outcome item by item.
     Demo(DemoArgs),
-    /// Sync one user now, once.
+    /// Sync one user now, once, or all users spread over the period.
     Sync(SyncArgs),
     /// Show what is waiting, running, done and failed.
     Status(StatusArgs),
+    /// List, retry and cancel jobs.
+    #[command(subcommand)]
+    Jobs(operate::JobsCommand),
+    /// Stop all syncs until resumed.
+    Pause(operate::PauseArgs),
+    /// Go on after a pause.
+    Resume(operate::ResumeArgs),
+    /// Show the limits in force, or set how many syncs may start.
+    Limits(operate::LimitsArgs),
+    /// List, define and remove schedules.
+    #[command(subcommand)]
+    Schedules(operate::SchedulesCommand),
+    /// Look at configuration, store, Google and graph, and say for each what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Add, connect, list and remove users.
+    #[command(subcommand)]
+    Users(users::UsersCommand),
     /// Go through a journal of run --record: what was decided, why, and whether it would be decided again.
     Replay(ReplayArgs),
     /// Take over the queue of a service that Kalends replaces.
@@ -50,9 +80,36 @@ pub enum Command {
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the completions of a shell.
+    #[command(after_help = "Examples:\n  \
+        kalends completions bash > /etc/bash_completion.d/kalends\n  \
+        kalends completions zsh > ~/.zfunc/_kalends\n  \
+        kalends completions fish > ~/.config/fish/completions/kalends.fish")]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command into a folder.
+    #[command(after_help = "Examples:\n  \
+        kalends man | man -l -\n  \
+        kalends man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
     /// Serve an emulated Google or Neo4j on this machine, for tests.
     #[command(subcommand)]
     Emulate(EmulateCommand),
+}
+
+/// `kalends completions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: Shell,
+}
+
+/// `kalends man`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ManArgs {
+    /// Write kalends.1, kalends-run.1 and so on into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// Where the configuration comes from.
@@ -73,6 +130,17 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Loads it, and begins to log as it says.
+    ///
+    /// # Errors
+    /// If something is wrong in it.
+    pub fn load(&self, environment: &BTreeMap<String, String>) -> Result<Config, Refused> {
+        let loaded = load(&self.request(), environment)
+            .map_err(|error| Refused::bad_input(error.to_string()))?;
+        logging::start(loaded.config.log);
+        Ok(loaded.config)
+    }
+
     /// What to load.
     #[must_use]
     pub fn request(&self) -> Request {
@@ -184,17 +252,21 @@ pub struct DemoArgs {
 
 /// `kalends sync`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
-#[command(after_help = "Example:\n  kalends sync ada@example.com")]
+#[command(after_help = "Examples:\n  \
+    kalends sync ada@example.com\n  \
+    kalends sync --all\n\n\
+    One user is synced by this command itself, or by the process that has the store in data_dir. All users are put into the\n\
+    queue, spread over the schedule's period, for whoever runs `kalends run`.")]
 pub struct SyncArgs {
-    /// The user's id, as configured
-    #[arg(value_name = "USER")]
-    pub user: String,
-    /// Where the configuration comes from.
+    /// The user's id, as configured or added
+    #[arg(value_name = "USER", required_unless_present = "all")]
+    pub user: Option<String>,
+    /// All users, never all at once
+    #[arg(long, conflicts_with = "user")]
+    pub all: bool,
+    /// Where and how.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Print the outcome as one line of JSON
-    #[arg(long)]
-    pub json: bool,
+    pub desk: operate::DeskArgs,
 }
 
 /// `kalends status`.
@@ -357,7 +429,7 @@ pub struct ConfigShowArgs {
 /// `kalends emulate ...`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum EmulateCommand {
-    /// Serve Google's token endpoint (/token) and Calendar API (/calendar/v3), printing one refresh token a user.
+    /// Serve Google's consent page, token endpoint (/token) and Calendar API (/calendar/v3), printing one refresh token a user.
     #[command(after_help = "Examples:\n  \
         kalends emulate google\n  \
         kalends emulate google --port 4500 --users 100 --events 50 --seed 1\n  \

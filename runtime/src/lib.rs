@@ -93,6 +93,7 @@
 //! | [`handle`] | a started node, asked and stopped; [`start`] is the long form of the builder |
 //! | [`config`] | `kalends.toml`, environment and flags, checked |
 //! | [`wiring`] | from a configuration to a node and its ports |
+//! | [`accounts`] | users who were added by command |
 //! | [`driver`] | the loop that performs what the node names |
 //! | [`record`] | the journal of `kalends run --record`: its thread and its files |
 //! | [`web`] | HTTP: health, readiness, metrics, the API and the page |
@@ -105,6 +106,7 @@
 //! | [`demo`] | the whole main job against an emulated Google, compared item by item |
 //! | [`emulate`] | the emulators of Google and Neo4j behind HTTP |
 
+pub mod accounts;
 pub mod builder;
 pub mod cli;
 pub mod clock;

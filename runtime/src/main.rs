@@ -43,6 +43,17 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Sync(args) => commands::sync::sync(args, &environment).await,
             Command::Status(args) => commands::status::status(args, &environment).await,
+            Command::Completions(args) => Ok(commands::papers::completions(*args)),
+            Command::Man(args) => commands::papers::man(args),
+            Command::Jobs(command) => commands::operate::jobs(command, &environment).await,
+            Command::Pause(args) => commands::operate::pause(args, &environment).await,
+            Command::Resume(args) => commands::operate::resume(args, &environment).await,
+            Command::Limits(args) => commands::operate::limits(args, &environment).await,
+            Command::Schedules(command) => {
+                commands::operate::schedules(command, &environment).await
+            }
+            Command::Doctor(args) => commands::doctor::doctor(args, &environment).await,
+            Command::Users(command) => commands::users::users(command, &environment).await,
             Command::Replay(args) => commands::replay::replay(args),
             Command::Migrate(args) => commands::migrate::migrate(args, &environment).await,
             Command::Emulate(command) => commands::emulate::emulate(command).await,

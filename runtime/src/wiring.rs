@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kalends_adapters::embedded::{EmbeddedStore, OpenError};
 use kalends_adapters::google::{GoogleCalendar, GoogleSettings, RefreshTokens, ServiceAccountKey};
-use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings, UserDatabases};
+use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings};
 use kalends_adapters::redis::{BadAddress, RedisStore, Unusable};
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{SourceName, UserId, WorkerId};
@@ -17,9 +17,11 @@ use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
 use kalends_core::port::{Graph, Store, StoreUnavailable};
 use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
 use kalends_core::queue::state::SourceSettings;
+use kalends_core::rng::stable_hash;
 use kalends_core::sync::{CalendarSelection, SyncSettings};
-use kalends_core::time::{Clock, DAY_MS};
+use kalends_core::time::{Clock, DAY_MS, Timestamp};
 
+use crate::accounts::{GraphDatabasesOf, Register};
 use crate::config::{self, Config, GoogleAuth, GraphConfig, GraphDatabases, UserConfig};
 use crate::exit::Exit;
 use crate::handle::grant_hash;
@@ -137,12 +139,28 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
 /// Tells one grant of a user from another: a hash, from which the grant cannot be had back.
 #[must_use]
 pub fn grant(config: &Config, user: &UserConfig) -> u64 {
-    let secret = match (&config.google.auth, &user.refresh_token) {
-        (GoogleAuth::ServiceAccount { key_json }, _) => key_json.expose(),
-        (GoogleAuth::RefreshToken { .. }, Some(token)) => token.expose(),
-        (GoogleAuth::RefreshToken { .. }, None) => "",
-    };
-    grant_hash(secret)
+    let own = || user.refresh_token.as_ref().map_or("", Secret::expose);
+    common_grant(config).unwrap_or_else(|| grant_hash(own()))
+}
+
+/// As [`grant`], of all users, if a service account speaks for them.
+#[must_use]
+pub fn common_grant(config: &Config) -> Option<u64> {
+    match &config.google.auth {
+        GoogleAuth::ServiceAccount { key_json } => Some(grant_hash(key_json.expose())),
+        GoogleAuth::RefreshToken { .. } => None,
+    }
+}
+
+/// As [`grant`], of an added user. `connected_at` is given when a person has just consented: then the grant counts as another
+/// one even if the token is the same.
+#[must_use]
+pub fn grant_of_token(token: &Secret, connected_at: Option<Timestamp>) -> u64 {
+    let token = grant_hash(token.expose());
+    match connected_at {
+        None => token,
+        Some(at) => stable_hash(token, &at.as_ms().to_le_bytes()),
+    }
 }
 
 /// The refresh tokens of the configuration.
@@ -159,22 +177,29 @@ impl RefreshTokens for ConfiguredTokens {
 /// # Errors
 /// If an address or a key cannot be used.
 pub fn google(config: &Config, clock: Arc<dyn Clock>) -> Result<GoogleCalendar, Refused> {
+    let tokens = config.users.iter();
+    let tokens = tokens.filter_map(|user| Some((user.id.clone(), user.refresh_token.clone()?)));
+    google_with(config, clock, Arc::new(ConfiguredTokens(tokens.collect())))
+}
+
+/// As [`google`], with other refresh tokens than the configuration's.
+///
+/// # Errors
+/// As [`google`].
+pub fn google_with(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    tokens: Arc<dyn RefreshTokens>,
+) -> Result<GoogleCalendar, Refused> {
     let auth = match &config.google.auth {
         GoogleAuth::RefreshToken {
             client_id,
             client_secret,
-        } => {
-            let tokens = config
-                .users
-                .iter()
-                .filter_map(|user| Some((user.id.clone(), user.refresh_token.clone()?)))
-                .collect();
-            kalends_adapters::google::GoogleAuth::RefreshTokens {
-                client_id: client_id.clone(),
-                client_secret: client_secret.clone(),
-                tokens: Arc::new(ConfiguredTokens(tokens)),
-            }
-        }
+        } => kalends_adapters::google::GoogleAuth::RefreshTokens {
+            client_id: client_id.clone(),
+            client_secret: client_secret.clone(),
+            tokens,
+        },
         GoogleAuth::ServiceAccount { key_json } => {
             let key =
                 ServiceAccountKey::from_json(key_json.expose().as_bytes()).map_err(|error| {
@@ -193,20 +218,15 @@ pub fn google(config: &Config, clock: Arc<dyn Clock>) -> Result<GoogleCalendar, 
         .map_err(|error| Refused::bad_input(format!("google.{error}")))
 }
 
-/// The databases of the configuration's users.
-struct ConfiguredDatabases(BTreeMap<UserId, String>);
-
-impl UserDatabases for ConfiguredDatabases {
-    fn database_of(&self, user: &UserId) -> Option<String> {
-        self.0.get(user).cloned()
-    }
-}
-
 /// The graph, as configured.
 ///
 /// # Errors
 /// If the address cannot be used, or the graph is a file of one process and the queue is not.
-pub fn graph(config: &Config, queue: &Queue) -> Result<Arc<dyn Graph>, Refused> {
+pub fn graph(
+    config: &Config,
+    queue: &Queue,
+    register: &Register,
+) -> Result<Arc<dyn Graph>, Refused> {
     let neo4j = match (&config.graph, queue) {
         (GraphConfig::Embedded, Queue::Embedded(store)) => {
             return Ok(Arc::clone(store) as Arc<dyn Graph>);
@@ -221,10 +241,8 @@ pub fn graph(config: &Config, queue: &Queue) -> Result<Arc<dyn Graph>, Refused> 
     let databases = match &neo4j.databases {
         GraphDatabases::Shared(name) => Databases::Shared(name.clone()),
         GraphDatabases::PerUser => {
-            let database =
-                |user: &UserConfig| Some((user.id.clone(), user.graph_database.clone()?));
-            let named = config.users.iter().filter_map(database).collect();
-            Databases::PerUser(Arc::new(ConfiguredDatabases(named)))
+            let databases = GraphDatabasesOf::new(config, register.clone());
+            Databases::PerUser(Arc::new(databases))
         }
     };
     let settings = Neo4jSettings {
@@ -239,7 +257,7 @@ pub fn graph(config: &Config, queue: &Queue) -> Result<Arc<dyn Graph>, Refused> 
     Ok(Arc::new(graph))
 }
 
-/// Users that are in the store and no longer in the configuration cease to be synced; how many.
+/// Users that are in the store, and neither in the configuration nor in the register, cease to be synced; how many.
 ///
 /// What was synced of them stays in the graph.
 ///
@@ -248,8 +266,10 @@ pub fn graph(config: &Config, queue: &Queue) -> Result<Arc<dyn Graph>, Refused> 
 pub async fn forget_removed_users(
     store: &dyn Store,
     config: &Config,
+    register: &Register,
 ) -> Result<u64, StoreUnavailable> {
-    let configured: BTreeSet<&UserId> = config.users.iter().map(|user| &user.id).collect();
+    let mut known: BTreeSet<UserId> = register.names().await?;
+    known.extend(config.users.iter().map(|user| user.id.clone()));
     let source = SourceName::google_calendar();
     let limit = u32::try_from(BATCH_MAX).expect("a batch is small");
     let mut after = None;
@@ -267,8 +287,14 @@ pub async fn forget_removed_users(
             return Ok(forgotten);
         };
         after = Some(last.clone());
-        let gone = |(user, _): &(UserId, _)| (!configured.contains(user)).then(|| user.clone());
-        let users: Vec<UserId> = users.iter().filter_map(gone).collect();
+        let mut gone = Vec::new();
+        for (user, _) in users {
+            // Somebody may have been added since the names were read.
+            if !known.contains(&user) && register.accounts().find(&user).await?.is_none() {
+                gone.push(user);
+            }
+        }
+        let users = gone;
         if users.is_empty() {
             continue;
         }

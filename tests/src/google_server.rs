@@ -75,7 +75,15 @@ impl GoogleServer {
     /// If this machine has no port to give.
     #[must_use]
     pub fn start(seed: u64, users: u32, events: u32) -> Self {
-        let settings = GoogleSettings::new(seed, users, events, SystemClock.now());
+        GoogleServer::start_with(GoogleSettings::new(seed, users, events, SystemClock.now()))
+    }
+
+    /// Serves a Google of these settings.
+    ///
+    /// # Panics
+    /// If this machine has no port to give.
+    #[must_use]
+    pub fn start_with(settings: GoogleSettings) -> Self {
         let google = Arc::new(Mutex::new(RecordingGoogle {
             emulator: GoogleEmulator::new(settings),
             pages: Vec::new(),

@@ -29,6 +29,11 @@ impl KalendsToml {
             .set("google", "client_secret", &format!("{CLIENT_SECRET:?}"))
             .set("google", "api_base_url", &format!(r#""{url}/calendar/v3""#))
             .set("google", "token_url", &format!(r#""{url}/token""#))
+            .set(
+                "google",
+                "auth_url",
+                &format!(r#""{url}/o/oauth2/v2/auth""#),
+            )
             // A test that runs over the end of a quarter of an hour must not see a tick that it does not wait for.
             .set("schedule", "cron", r#""0 0 1 1 *""#)
             .set("schedule", "jitter_ms", "0")

@@ -1,5 +1,6 @@
 //! Tests that need real servers or real processes live in `tests/tests/`; what they share lives here.
 
+pub mod browser;
 pub mod fan_out_bench;
 pub mod google_server;
 pub mod graph_contract;

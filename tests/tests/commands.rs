@@ -190,13 +190,29 @@ fn the_demo_ends_with_one_json_object() {
 #[test]
 fn help_is_there_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    let commands: [(&[&str], &str); 11] = [
+    let commands: [(&[&str], &str); 27] = [
         (&[], "Exit codes: 0 done, 1 failed, 2 bad input"),
         (&["run"], "--config"),
         (&["demo"], "--unlimited"),
-        (&["sync"], "<USER>"),
+        (&["sync"], "--all"),
         (&["status"], "--json"),
-        (&["config"], "check"),
+        (&["jobs"], "retry"),
+        (&["jobs", "list"], "--state"),
+        (&["jobs", "retry"], "--all"),
+        (&["jobs", "cancel"], "--schedule"),
+        (&["pause"], "--reason"),
+        (&["resume"], "--source"),
+        (&["limits"], "--window-ms"),
+        (&["schedules"], "remove"),
+        (&["schedules", "set"], "--time-zone"),
+        (&["users"], "connect"),
+        (&["users", "add"], "--refresh-token-file"),
+        (&["users", "connect"], "--no-browser"),
+        (&["users", "import"], "--dry-run"),
+        (&["users", "remove"], "--purge"),
+        (&["doctor"], "Ends with 0"),
+        (&["completions"], "zsh"),
+        (&["man"], "--dir"),
         (&["config", "check"], "--data-dir"),
         (&["config", "show"], "--defaults"),
         (&["emulate"], "neo4j"),

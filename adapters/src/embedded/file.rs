@@ -319,7 +319,7 @@ pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
     }
 }
 
-fn create_directory(directory: &Path) -> Result<(), OpenError> {
+pub(crate) fn create_directory(directory: &Path) -> Result<(), OpenError> {
     let unreadable = |error| OpenError::Unreadable {
         path: directory.to_path_buf(),
         error,
@@ -365,7 +365,7 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
 }
 
 /// Options that create a file which only this user may read.
-fn private_file() -> OpenOptions {
+pub(crate) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]

@@ -159,6 +159,22 @@ pub(super) fn apply(
     })
 }
 
+/// Removes a user's node with what is left below it, if no calendar is and no later lease wrote to it; whether there was
+/// one.
+pub(super) fn remove_user(
+    connection: &Connection,
+    user: &UserId,
+    fence: LeaseToken,
+) -> rusqlite::Result<bool> {
+    let removed = connection
+        .prepare_cached(
+            "DELETE FROM node WHERE label = 'User' AND uid = ?1 AND coalesce(version, 0) <= ?2
+             AND NOT EXISTS (SELECT 1 FROM node AS below WHERE below.parent = node.id AND below.label = 'Calendar')",
+        )?
+        .execute(params![user.as_str(), i64::try_from(fence.0).unwrap_or(i64::MAX)])?;
+    Ok(removed > 0)
+}
+
 fn refused(kind: FailureKind, detail: impl Into<String>) -> WriteError {
     WriteError::Refused(Failure::new(kind, detail))
 }

@@ -36,11 +36,12 @@ use kalends_core::failure::Failure;
 use kalends_core::graph::{GraphReply, GraphSnapshot, GraphWrite};
 use kalends_core::id::UserId;
 use kalends_core::port::{Graph, Store, StoreUnavailable};
-use kalends_core::queue::command::{Command, Reply, Stamped};
+use kalends_core::queue::command::{Command, LeaseToken, Reply, Stamped};
 use kalends_core::time::Clock;
 use tokio::sync::{mpsc, oneshot};
 
 pub use file::{FILE_NAME, LOCK_NAME, OpenError};
+pub(crate) use file::{create_directory, private_file};
 pub use reader::EmbeddedReader;
 pub use writer::{GROUP_EVENTS_MAX, GROUP_MAX, QUEUE_DEPTH_MAX};
 
@@ -205,6 +206,20 @@ impl Graph for EmbeddedStore {
         let request = Request {
             work: Work::Write(Box::new(write)),
             caller: Caller::Write(caller),
+        };
+        if self.requests.send(request).await.is_err() {
+            return Err(Failure::transient(GONE));
+        }
+        reply
+            .await
+            .unwrap_or_else(|_| Err(Failure::transient(GONE)))
+    }
+
+    async fn remove_user(&self, user: &UserId, fence: LeaseToken) -> Result<bool, Failure> {
+        let (caller, reply) = oneshot::channel();
+        let request = Request {
+            work: Work::RemoveUser(user.clone(), fence),
+            caller: Caller::RemoveUser(caller),
         };
         if self.requests.send(request).await.is_err() {
             return Err(Failure::transient(GONE));

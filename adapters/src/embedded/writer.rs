@@ -20,9 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kalends_core::failure::Failure;
 use kalends_core::graph::{GraphReply, GraphWrite};
+use kalends_core::id::UserId;
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::Queue;
-use kalends_core::queue::command::{Command, Reply, Stamped};
+use kalends_core::queue::command::{Command, LeaseToken, Reply, Stamped};
 use kalends_core::time::{Clock, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -50,6 +51,8 @@ pub(super) enum Work {
     RecoverOrphans,
     /// Write to the graph.
     Write(Box<GraphWrite>),
+    /// Remove a user's node from the graph, if no later lease than this one wrote to it.
+    RemoveUser(UserId, LeaseToken),
     /// Do the next step of a write to the graph; only the thread itself asks for this.
     GoOn(Box<Unfinished>),
     /// Finish what waits, copy the log into the file and end.
@@ -76,6 +79,7 @@ impl Work {
 pub(super) enum Caller {
     Command(oneshot::Sender<Result<Stamped<Reply>, StoreUnavailable>>),
     Write(oneshot::Sender<Result<GraphReply, Failure>>),
+    RemoveUser(oneshot::Sender<Result<bool, Failure>>),
     Nobody,
     #[cfg(test)]
     Execute(oneshot::Sender<()>),
@@ -87,6 +91,9 @@ impl Caller {
         match (self, outcome) {
             (Caller::Command(caller), Outcome::Command(reply)) => drop(caller.send(Ok(reply))),
             (Caller::Write(caller), Outcome::Write(reply)) => drop(caller.send(reply)),
+            (Caller::RemoveUser(caller), Outcome::UserRemoved(removed)) => {
+                drop(caller.send(Ok(removed)))
+            }
             #[cfg(test)]
             (Caller::Execute(caller), Outcome::Nothing) => drop(caller.send(())),
             (Caller::Nobody, Outcome::Nothing) => {}
@@ -101,6 +108,7 @@ impl Caller {
                 detail: detail.to_owned(),
             }))),
             Caller::Write(caller) => drop(caller.send(Err(Failure::transient(detail)))),
+            Caller::RemoveUser(caller) => drop(caller.send(Err(Failure::transient(detail)))),
             Caller::Nobody => {}
             #[cfg(test)]
             Caller::Execute(caller) => drop(caller),
@@ -112,6 +120,8 @@ impl Caller {
 enum Outcome {
     Command(Stamped<Reply>),
     Write(Result<GraphReply, Failure>),
+    /// Whether a user's node was removed.
+    UserRemoved(bool),
     /// One step of it is done.
     Unfinished(Box<Unfinished>),
     Nothing,
@@ -232,6 +242,10 @@ impl Writer {
                     Outcome::Command(Stamped { now, value })
                 }
                 Work::Write(write) => self.write(Unfinished::new(*write))?,
+                Work::RemoveUser(user, fence) => {
+                    let removed = graph_write::remove_user(&self.connection, &user, fence)?;
+                    Outcome::UserRemoved(removed)
+                }
                 Work::GoOn(unfinished) => self.write(*unfinished)?,
                 Work::Close => Outcome::Nothing,
                 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::google::failure::classify_token;
 use kalends_core::id::UserId;
@@ -24,9 +25,19 @@ const LIFE_MS_DEFAULT: u64 = HOUR_MS;
 const LIFE_MS_MAX: u64 = DAY_MS;
 
 /// The refresh tokens of the users who connected their calendars.
+#[async_trait]
 pub trait RefreshTokens: Send + Sync {
     /// The refresh token of `user`; `None` if the user never connected or was disconnected.
     fn refresh_token(&self, user: &UserId) -> Option<Secret>;
+
+    /// As [`RefreshTokens::refresh_token`], for whoever has to ask somebody else for it. This is what is called; unless it
+    /// is written anew it asks the other one.
+    ///
+    /// # Errors
+    /// If it cannot be told now ([`FailureKind::Transient`]), or a person has to act.
+    async fn find_refresh_token(&self, user: &UserId) -> Result<Option<Secret>, Failure> {
+        Ok(self.refresh_token(user))
+    }
 }
 
 /// In whose name Google is asked, and by which credentials.
@@ -73,7 +84,7 @@ impl TokenSource {
     }
 
     /// The form that asks for an access token for `user`.
-    pub(super) fn form(
+    pub(super) async fn form(
         &self,
         user: &UserId,
         now: Timestamp,
@@ -84,7 +95,8 @@ impl TokenSource {
                 client_secret,
                 tokens,
             } => {
-                let refresh_token = tokens.refresh_token(user).ok_or_else(|| {
+                let found = tokens.find_refresh_token(user).await?;
+                let refresh_token = found.ok_or_else(|| {
                     Failure::new(
                         FailureKind::Unauthorized,
                         "there is no refresh token for this user; connect the user to Google first",

@@ -226,7 +226,7 @@ fn wait_asked_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     retry_after_ms(text(RETRY_AFTER)?, text(DATE), now)
 }
 
-fn checked_url(setting: &'static str, text: &str) -> Result<Url, SettingsError> {
+pub(super) fn checked_url(setting: &'static str, text: &str) -> Result<Url, SettingsError> {
     let refuse = |why: &str| Err(SettingsError::new(setting, why));
     let Ok(url) = Url::parse(text) else {
         return refuse("is not an address; write it like https://host/path");

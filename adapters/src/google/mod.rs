@@ -12,6 +12,7 @@
 
 mod auth;
 mod client;
+mod connect;
 mod service_account;
 mod token_cache;
 
@@ -30,6 +31,7 @@ use kalends_core::time::Clock;
 
 pub use auth::{GoogleAuth, RefreshTokens};
 pub use client::{API_BASE_URL_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT, TOKEN_URL_DEFAULT};
+pub use connect::{AUTH_URL_DEFAULT, ConnectSettings, Consent, Granted};
 pub use service_account::{CALENDAR_SCOPE, ServiceAccountKey};
 pub use token_cache::TOKENS_MAX;
 
@@ -151,10 +153,18 @@ impl GoogleCalendar {
         self.token_requests.load(Ordering::Relaxed)
     }
 
+    /// Gets an access token for `user`, unless a good one is kept: shows whether the credentials are.
+    ///
+    /// # Errors
+    /// What the token endpoint says, or why it is not asked.
+    pub async fn check_token(&self, user: &UserId) -> Result<(), Failure> {
+        self.access_token(user).await.map(drop)
+    }
+
     async fn access_token(&self, user: &UserId) -> Result<AccessToken, Failure> {
         let now = || self.clock.now();
         let obtain = || async {
-            let form = self.token_source.form(user, now())?;
+            let form = self.token_source.form(user, now()).await?;
             self.token_requests.fetch_add(1, Ordering::Relaxed);
             let asked_at = now();
             let answer = self.client.post_token(&form, asked_at).await;

@@ -13,12 +13,15 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use kalends_core::failure::{Failure, FailureKind};
-use kalends_core::graph::params::{REMOVE_EVENTS_MAX, Statement, remove_orphans, split};
+use kalends_core::graph::params::{
+    REMOVE_EVENTS_MAX, Statement, remove_orphans, remove_user, split,
+};
 #[cfg(doc)]
 use kalends_core::graph::server_failure;
 use kalends_core::graph::{GraphCounts, GraphReply, GraphSnapshot, GraphWrite, cypher};
 use kalends_core::id::UserId;
 use kalends_core::port::Graph;
+use kalends_core::queue::command::LeaseToken;
 use serde_json::Value;
 
 use crate::secret::Secret;
@@ -229,6 +232,13 @@ impl Graph for Neo4jGraph {
             self.forget_schema(&database);
         }
         result
+    }
+
+    async fn remove_user(&self, user: &UserId, fence: LeaseToken) -> Result<bool, Failure> {
+        let database = self.api.settings().databases.of(user)?;
+        let statement = remove_user(user, fence.0);
+        let rows = self.api.run(&database, Access::Write, statement).await?;
+        Ok(count(&rows, "removed")? > 0)
     }
 
     async fn snapshot(&self, user: &UserId) -> Result<GraphSnapshot, Failure> {

@@ -68,7 +68,7 @@ impl Link {
     }
 
     /// As [`Link::new`], for somebody who only looks: connecting writes nothing.
-    pub(super) fn only_looking(settings: &RedisSettings) -> Result<Link, BadAddress> {
+    pub(crate) fn only_looking(settings: &RedisSettings) -> Result<Link, BadAddress> {
         Link::with_purpose(settings, Purpose::Look)
     }
 

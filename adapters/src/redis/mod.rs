@@ -18,6 +18,7 @@ mod asker;
 mod blocks;
 mod check;
 mod constants;
+mod facts;
 mod failure;
 mod jobs;
 mod layout;
@@ -40,6 +41,7 @@ use kalends_core::queue::command::{Command, Refusal, Reply, Stamped};
 use kalends_core::time::Timestamp;
 
 use asker::Asker;
+pub use facts::ServerFacts;
 use jobs::Answered;
 use link::Link;
 pub use settings::RedisSettings;

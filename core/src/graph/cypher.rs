@@ -274,8 +274,18 @@ RETURN p.uid AS uid, p.key AS key, p.email AS email, p.name AS name
 ORDER BY uid
 LIMIT $limit";
 
+/// Removes a user's node, if nothing hangs on it any more: the last step when a user is removed with all data. A later
+/// lease's write, or something of another program's on the node, keeps it.
+///
+/// Parameters: `user`, `fence`. Row: `removed`.
+pub const REMOVE_USER: &str = "\
+MATCH (u:User {uid: $user})
+WHERE coalesce(u.fence, 0) <= $fence AND NOT EXISTS { (u)--() }
+DELETE u
+RETURN count(*) AS removed";
+
 /// Every statement with its name: for tests, linters and whoever wants to read the server's query log.
-pub const ALL: [(&str, &str); 15] = [
+pub const ALL: [(&str, &str); 16] = [
     ("ensure_user", ENSURE_SCHEMA[0]),
     ("ensure_calendar", ENSURE_SCHEMA[1]),
     ("ensure_event", ENSURE_SCHEMA[2]),
@@ -288,6 +298,7 @@ pub const ALL: [(&str, &str); 15] = [
     ("sweep", SWEEP),
     ("remove_calendar", REMOVE_CALENDAR),
     ("remove_orphans", REMOVE_ORPHANS),
+    ("remove_user", REMOVE_USER),
     ("read_calendars", READ_CALENDARS),
     ("read_events", READ_EVENTS),
     ("read_contacts", READ_CONTACTS),

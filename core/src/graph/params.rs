@@ -117,6 +117,15 @@ pub fn split(write: &GraphWrite) -> Vec<Statement> {
     }
 }
 
+/// The statement that removes a user's node.
+#[must_use]
+pub fn remove_user(user: &UserId, fence: u64) -> Statement {
+    Statement {
+        text: cypher::REMOVE_USER,
+        parameters: json!({ "user": user, "fence": fence }),
+    }
+}
+
 /// The statement that removes contacts which a crash left without an event: sent once after a sweep.
 #[must_use]
 pub fn remove_orphans(user: &UserId, fence: u64) -> Statement {

@@ -84,7 +84,8 @@ async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
         .map(|access| format!("{}\t{}\n", access.email, access.refresh_token))
         .collect();
     say(&format!(
-        "# Google Calendar, emulated at http://{address}/calendar/v3, tokens at http://{address}/token\n\
+        "# Google Calendar, emulated at http://{address}/calendar/v3, tokens at http://{address}/token,\n\
+         # consent at http://{address}/o/oauth2/v2/auth (google.api_base_url, google.token_url, google.auth_url)\n\
          # user, a tab, and the user's token: good as a refresh token, and by hand as a bearer token\n\
          {users}# ready; Ctrl-C ends it\n"
     ));

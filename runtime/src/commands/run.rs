@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts::{Follow, Register, Tokens, follow};
 use crate::cli::RunArgs;
 use crate::clock::SystemClock;
 use crate::config::{Config, load};
@@ -51,9 +52,12 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     };
     let wall = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(wall.now(), config.worker.concurrency));
-    let source = wiring::google(&config, wall.clone())?.observed_by(metrics.google_observer());
+    let register = Register::open(&config)?;
+    let tokens = Arc::new(Tokens::new(&config, register.clone()));
+    let source =
+        wiring::google_with(&config, wall.clone(), tokens)?.observed_by(metrics.google_observer());
     let queue = Queue::open(&config, wall).await?;
-    let graph = wiring::graph(&config, &queue)?;
+    let graph = wiring::graph(&config, &queue, &register)?;
     let away = tokio::select! {
         checked = queue.check() => checked?,
         name = signals.next() => {
@@ -69,11 +73,12 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         "started"
     );
     match &away {
-        None => forget_removed_users(&queue, &config).await,
+        None => forget_removed_users(&queue, &config, &register).await,
         Some(detail) => {
             tracing::warn!("the store is not there yet, work begins when it comes: {detail}");
         }
     }
+    let followed_graph = Arc::clone(&graph);
     let ports = metrics.around(Ports {
         store: queue.store(),
         source: Arc::new(source),
@@ -116,6 +121,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             Arc::clone(&handle),
             queue.clone(),
             Arc::clone(&config),
+            register.clone(),
         ));
     }
     tasks.spawn({
@@ -131,6 +137,21 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         reloader,
         Arc::clone(&supervisor),
         handle.readiness_changes(),
+    ));
+    tasks.spawn(follow_when_ready(
+        Arc::clone(&handle),
+        Follow {
+            store: queue.store(),
+            graph: followed_graph,
+            configured: config.users.iter().map(|user| user.id.clone()).collect(),
+            common_grant: wiring::common_grant(&config),
+            schedule: config.schedule.definition.clone(),
+            spread: config.schedule.spread,
+            jitter: config.schedule.jitter,
+            seed,
+            lease_ms: config.worker.lease_ms,
+            register,
+        },
     ));
     tasks.spawn(stop_at_signals(
         signals,
@@ -194,24 +215,37 @@ fn described(config: &Config) -> String {
 
 /// Once a start and never later: in a rolling deploy the older processes must not undo what the newer ones, with their
 /// newer list of users, have done.
-async fn forget_removed_users(queue: &Queue, config: &Config) {
+async fn forget_removed_users(queue: &Queue, config: &Config, register: &Register) {
     // An empty list in one process of many is rather a mistake than the wish to begin anew with everybody.
     if queue.is_shared() && config.users.is_empty() {
-        tracing::warn!("no users are configured here; those that the store knows stay");
+        tracing::info!("no users are configured here; those that the store knows stay");
         return;
     }
-    match wiring::forget_removed_users(&*queue.store(), config).await {
+    match wiring::forget_removed_users(&*queue.store(), config, register).await {
         Ok(0) => {}
         Ok(users) => tracing::info!(users, "no longer configured: not synced any more"),
         Err(unavailable) => tracing::warn!("removed users stay for now: {unavailable}"),
     }
 }
 
-async fn forget_when_ready(handle: Arc<Handle>, queue: Queue, config: Arc<Config>) {
+async fn follow_when_ready(handle: Arc<Handle>, settings: Follow) {
     let mut changes = handle.readiness_changes();
     let ready = changes.wait_for(|readiness| *readiness == Readiness::Ready);
     if ready.await.is_ok() {
-        forget_removed_users(&queue, &config).await;
+        follow(settings).await;
+    }
+}
+
+async fn forget_when_ready(
+    handle: Arc<Handle>,
+    queue: Queue,
+    config: Arc<Config>,
+    register: Register,
+) {
+    let mut changes = handle.readiness_changes();
+    let ready = changes.wait_for(|readiness| *readiness == Readiness::Ready);
+    if ready.await.is_ok() {
+        forget_removed_users(&queue, &config, &register).await;
     }
 }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use kalends_core::id::UserId;
+use kalends_core::port::Store;
+use kalends_core::queue::command::{BATCH_MAX, Command, ParkReason, Reply};
 use kalends_core::time::{SECOND_MS, Timestamp};
 
 use crate::cli::StatusArgs;
@@ -19,6 +22,11 @@ const SHOWN: Shown = Shown {
     active: 1_000,
     failed: 10,
 };
+
+/// Users who must connect again that are named at the most.
+const WAITING_MAX: usize = 20;
+/// Pages of users that are looked through for them.
+const PAGES_MAX: u32 = 10;
 
 /// Prints the state of the store of the configuration.
 ///
@@ -37,12 +45,59 @@ pub async fn status(
             exit: Exit::Failed,
             detail: unavailable.detail,
         })?;
+    let waiting = waiting(&*reader, &status).await?;
     if args.json {
-        say(&format!("{}\n", status.json()));
+        let mut body = status.json();
+        body["needs_reauth"] = waiting.iter().map(UserId::as_str).collect();
+        say(&format!("{body}\n"));
     } else {
-        say(&Words(&status).text());
+        let mut text = Words(&status).text();
+        if !waiting.is_empty() {
+            let names: Vec<&str> = waiting.iter().map(UserId::as_str).collect();
+            let _ = writeln!(
+                text,
+                "reauth    must connect again: {} (kalends users list --needs-reauth)",
+                names.join(", ")
+            );
+        }
+        say(&text);
     }
     Ok(Exit::Done)
+}
+
+/// Some of the users who must connect again, by name.
+async fn waiting(reader: &dyn Store, status: &Status) -> Result<Vec<UserId>, Refused> {
+    let mut waiting = Vec::new();
+    for (source, stats) in &status.stats.sources {
+        let mut after = None;
+        for _ in 0..PAGES_MAX {
+            if stats.parked == 0 || waiting.len() >= WAITING_MAX {
+                break;
+            }
+            let command = Command::Users {
+                source: source.clone(),
+                after: after.take(),
+                limit: u32::try_from(BATCH_MAX).expect("a batch is small"),
+            };
+            let page = reader.apply(command).await.map_err(|unavailable| Refused {
+                exit: Exit::Failed,
+                detail: unavailable.detail,
+            })?;
+            let Reply::Users { users } = page.value else {
+                break;
+            };
+            let Some((last, _)) = users.last() else {
+                break;
+            };
+            after = Some(last.clone());
+            let needs_reauth = users
+                .into_iter()
+                .filter(|(_, state)| state.parked == Some(ParkReason::NeedsReauth));
+            waiting.extend(needs_reauth.map(|(user, _)| user));
+        }
+    }
+    waiting.truncate(WAITING_MAX);
+    Ok(waiting)
 }
 
 /// The state, for people.

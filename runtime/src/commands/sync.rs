@@ -16,9 +16,12 @@ use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts::{Register, Tokens};
 use crate::cli::SyncArgs;
 use crate::clock::SystemClock;
-use crate::config::{Config, load};
+use crate::commands::operate::{self, Desk};
+use crate::commands::users::is_in_use;
+use crate::config::Config;
 use crate::driver::Ports;
 use crate::exit::Exit;
 use crate::handle::{Why, start_observed};
@@ -48,15 +51,21 @@ pub async fn sync(
     args: &SyncArgs,
     environment: &BTreeMap<String, String>,
 ) -> Result<Exit, Refused> {
-    let loaded = load(&args.config.request(), environment)
-        .map_err(|error| Refused::bad_input(error.to_string()))?;
-    let config = loaded.config;
+    let Some(named) = &args.user else {
+        return operate::sync_all(&args.desk, environment).await;
+    };
+    let config = args.desk.load(environment)?;
     logging::start(config.log);
-    let user = configured(&config, &args.user)?;
+    let register = Register::open(&config)?;
+    let (user, grant) = known(&config, &register, named).await?;
+    if config.redis.is_none() && is_in_use(&config.store.data_dir) {
+        return by_running(args, &config, &user).await;
+    }
     let wall = Arc::new(SystemClock);
-    let source = wiring::google(&config, wall.clone())?;
+    let tokens = Arc::new(Tokens::new(&config, register.clone()));
+    let source = wiring::google_with(&config, wall.clone(), tokens)?;
     let queue = Queue::open(&config, wall).await?;
-    let graph = wiring::graph(&config, &queue)?;
+    let graph = wiring::graph(&config, &queue, &register)?;
     if let Some(detail) = queue.check().await? {
         return Err(failed(detail));
     }
@@ -72,7 +81,7 @@ pub async fn sync(
         source: name.clone(),
         settings: settings.sources[0].settings.clone(),
     };
-    let enqueued_at = enqueue(&*queue.store(), &config, &user, define).await?;
+    let enqueued_at = enqueue(&*queue.store(), &user, grant, define).await?;
 
     let key = JobKey::Sync { source: name, user };
     let ports = Ports {
@@ -112,7 +121,30 @@ pub async fn sync(
     }
     // An interruption lets the sync finish, if it does so in time.
     let late = own_end.borrow().clone();
-    Ok(tell(args, waited?.or(late)))
+    Ok(tell(args, named, waited?.or(late)))
+}
+
+/// The process that has the store is asked, and how it goes is told by its log, `kalends users show` and the page.
+async fn by_running(args: &SyncArgs, config: &Config, user: &UserId) -> Result<Exit, Refused> {
+    let desk = Desk::to_change(config).await?;
+    let body = serde_json::json!({ "user": user });
+    let answer = desk.ask("POST", "/api/v1/sync", Some(&body)).await;
+    let is_remote = desk.is_remote();
+    desk.close().await;
+    let answer = answer?;
+    if args.desk.json {
+        say(&format!("{answer}\n"));
+    } else {
+        let by = if is_remote {
+            "the running process does it"
+        } else {
+            "the next `kalends run` does it"
+        };
+        say(&format!(
+            "{user} is to be synced now: {by}; `kalends users show {user}` tells how it went\n"
+        ));
+    }
+    Ok(Exit::Done)
 }
 
 fn failed(detail: impl Into<String>) -> Refused {
@@ -125,12 +157,10 @@ fn failed(detail: impl Into<String>) -> Refused {
 /// Makes the user known and connected, and puts the job into the queue; when that was, by the store's clock.
 async fn enqueue(
     store: &dyn Store,
-    config: &Config,
     user: &UserId,
+    grant: Option<u64>,
     define: Command,
 ) -> Result<Timestamp, Refused> {
-    let configured = config.users.iter().find(|known| known.id == *user);
-    let grant = wiring::grant(config, configured.expect("found before"));
     let source = SourceName::google_calendar;
     let now = apply(store, define).await?;
     let job = NewJob {
@@ -147,7 +177,7 @@ async fn enqueue(
         },
         Command::Connect {
             source: source(),
-            grants: vec![(user.clone(), grant)],
+            grants: grant.iter().map(|grant| (user.clone(), *grant)).collect(),
             due_at: now,
             force: true,
         },
@@ -290,25 +320,43 @@ async fn interrupted() {
     }
 }
 
-fn configured(config: &Config, wanted: &str) -> Result<UserId, Refused> {
+/// The user of that name, with a hash of the grant: of the configuration, else of the register.
+async fn known(
+    config: &Config,
+    register: &Register,
+    wanted: &str,
+) -> Result<(UserId, Option<u64>), Refused> {
     let found = config.users.iter().find(|user| user.id.as_str() == wanted);
-    found.map(|user| user.id.clone()).ok_or_else(|| {
-        let known: Vec<&str> = config
-            .users
-            .iter()
-            .take(5)
-            .map(|user| user.id.as_str())
-            .collect();
-        let known = if known.is_empty() {
-            "nobody".to_owned()
-        } else {
-            known.join(", ")
-        };
-        Refused::bad_input(format!(
-            "{wanted}: no such user is configured; known are {known}{}",
-            if config.users.len() > 5 { ", ..." } else { "" }
-        ))
-    })
+    if let Some(user) = found {
+        return Ok((user.id.clone(), Some(wiring::grant(config, user))));
+    }
+    if let Ok(user) = UserId::new(wanted) {
+        let found = register.accounts().find(&user).await;
+        let found = found.map_err(|unavailable| failed(unavailable.detail))?;
+        if let Some(stored) = found {
+            register
+                .load_databases(&user)
+                .await
+                .map_err(|unavailable| failed(unavailable.detail))?;
+            let own = stored.account.grant.map(|grant| grant.fingerprint);
+            return Ok((user, wiring::common_grant(config).or(own)));
+        }
+    }
+    let known: Vec<&str> = config
+        .users
+        .iter()
+        .take(5)
+        .map(|user| user.id.as_str())
+        .collect();
+    let known = if known.is_empty() {
+        "nobody".to_owned()
+    } else {
+        known.join(", ")
+    };
+    Err(Refused::bad_input(format!(
+        "{wanted}: no such user is configured, or was added by `kalends users`; the configuration has {known}{}",
+        if config.users.len() > 5 { ", ..." } else { "" }
+    )))
 }
 
 fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
@@ -329,7 +377,7 @@ fn end_of(notice: &Notice, wanted: &JobKey) -> Option<Ended> {
     }
 }
 
-fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
+fn tell(args: &SyncArgs, user: &str, ended: Option<Ended>) -> Exit {
     let (json, words, exit) = match ended {
         Some(Ended::Done(outcome)) => {
             let words = match &outcome {
@@ -342,10 +390,10 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
                 } => format!(
                     "{} synced: {upserted} events written, {deleted} removed, {quarantined} set aside as invalid, \
                      {requests} requests{}",
-                    args.user,
+                    user,
                     if *full { " (full pass)" } else { "" }
                 ),
-                CommitOutcome::Skipped { note } => format!("{} skipped: {note}", args.user),
+                CommitOutcome::Skipped { note } => format!("{} skipped: {note}", user),
                 CommitOutcome::FannedOut { .. } => panic!("a user's sync is no fan-out"),
             };
             let value = serde_json::to_value(&outcome).expect("plain values always become JSON");
@@ -357,13 +405,13 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
             } else {
                 ""
             };
-            let words = format!("{} failed: {detail}{hint}", args.user);
+            let words = format!("{} failed: {detail}{hint}", user);
             let value =
                 serde_json::json!({ "outcome": "failed", "error": detail, "parked": parked });
             (value, words, Exit::Failed)
         }
         None => {
-            let words = format!("{} interrupted: the job stays in the queue", args.user);
+            let words = format!("{} interrupted: the job stays in the queue", user);
             (
                 serde_json::json!({ "outcome": "interrupted" }),
                 words,
@@ -371,7 +419,7 @@ fn tell(args: &SyncArgs, ended: Option<Ended>) -> Exit {
             )
         }
     };
-    if args.json {
+    if args.desk.json {
         say(&format!("{json}\n"));
     } else if exit == Exit::Done {
         say(&format!("{words}\n"));

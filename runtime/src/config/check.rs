@@ -3,6 +3,7 @@
 //! Each section reads all of its values before it gives up, and gives up only on itself, so that one run names every
 //! problem. A function here returns `None` exactly when it, or something it called, has added a problem.
 
+mod credentials;
 mod http;
 mod redis;
 mod users;
@@ -85,6 +86,7 @@ impl<'a> Checker<'a> {
         let retry = self.retry();
         let history = self.history();
         let google = self.google(auth);
+        let credentials = self.credentials();
         let graph = self.graph();
         let store = self.store();
         let redis = self.redis();
@@ -101,6 +103,7 @@ impl<'a> Checker<'a> {
             retry: retry?,
             history: history?,
             google: google?,
+            credentials: credentials?,
             users: users?,
             graph: graph?,
             store: store?,
@@ -319,6 +322,7 @@ impl<'a> Checker<'a> {
     fn google(&mut self, auth: Option<GoogleAuth>) -> Option<GoogleConfig> {
         let api_base_url = self.read("google", "api_base_url", value::url);
         let token_url = self.read("google", "token_url", value::url);
+        let auth_url = self.read("google", "auth_url", value::url);
         let calendars = self.read("google", "calendars", calendars);
         let page_size = self.small("google", "page_size");
         let look_back_days = self.small("google", "look_back_days");
@@ -326,6 +330,7 @@ impl<'a> Checker<'a> {
         Some(GoogleConfig {
             api_base_url: api_base_url?,
             token_url: token_url?,
+            auth_url: auth_url?,
             calendars: calendars?,
             page_size: page_size?,
             look_back_days: look_back_days?,
@@ -548,7 +553,7 @@ fn calendars(raw: &Raw, kind: Kind) -> Result<CalendarSelection, String> {
     Ok(CalendarSelection::Listed(calendars))
 }
 
-fn database_name(text: &str) -> Result<String, String> {
+pub(crate) fn database_name(text: &str) -> Result<String, String> {
     let is_allowed =
         |letter: char| letter.is_ascii_alphanumeric() || letter == '.' || letter == '-';
     let begins_well = text.starts_with(|letter: char| letter.is_ascii_alphabetic());

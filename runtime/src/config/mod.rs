@@ -31,6 +31,7 @@ use kalends_core::policy::{Backoff, Jitter, Limit, ScheduleDefinition, Spread};
 use kalends_core::queue::state::SourceSettings;
 
 pub use advise::period_ms_min;
+pub(crate) use check::database_name;
 pub use load::{FILE_BYTES_MAX, LoadError, Loaded, Request, SECRET_FILE_BYTES_MAX, load};
 pub use locate::{Place, Problem, Problems};
 pub use show::{Effective, show};
@@ -51,7 +52,9 @@ pub struct Config {
     pub history: HistoryConfig,
     /// How Google is reached.
     pub google: GoogleConfig,
-    /// Who is synced, in the order of the configuration; no two with the same id.
+    /// By what the grants of added users are sealed.
+    pub credentials: CredentialsConfig,
+    /// Who is synced, in the order of the configuration; no two with the same id. Added users are not among them.
     pub users: Vec<UserConfig>,
     /// Where events are written to.
     pub graph: GraphConfig,
@@ -122,6 +125,8 @@ pub struct GoogleConfig {
     pub api_base_url: String,
     /// The address at which access tokens are got.
     pub token_url: String,
+    /// The page at which users consent.
+    pub auth_url: String,
     /// Which calendars of a user are synced.
     pub calendars: CalendarSelection,
     /// Events a page, 1 to 2,500.
@@ -161,6 +166,13 @@ pub enum GoogleAuth {
         /// The content of Google's key file: a JSON object with `client_email` and `private_key`.
         key_json: Secret,
     },
+}
+
+/// Section `[credentials]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialsConfig {
+    /// The keys as text that [`Keys`](kalends_adapters::seal::Keys) has read once; `None`: nothing can be sealed.
+    pub keys: Option<Secret>,
 }
 
 /// One user: a table `[[users]]`, or a line of `users_file`.

@@ -366,6 +366,29 @@ pub const SETTINGS: &[Setting] = &[
         "The address at which access tokens are got.",
     ),
     setting(
+        "google",
+        "auth_url",
+        Kind::Url,
+        Some("\"https://accounts.google.com/o/oauth2/v2/auth\""),
+        "The page at which a user consents when `kalends users connect` is used.",
+    ),
+    setting(
+        "credentials",
+        "keys",
+        Kind::Secret,
+        None,
+        "The key that seals the grants of users who were added by `kalends users`: 64 hexadecimal digits, as `openssl rand \
+         -hex 32` prints them. After it, separated by commas, older keys that only open. Better in keys_file or in the \
+         environment.",
+    ),
+    setting(
+        "credentials",
+        "keys_file",
+        Kind::Path,
+        None,
+        "A file that holds credentials.keys and nothing else, one a line, the one that seals first.",
+    ),
+    setting(
         "graph",
         "kind",
         Kind::Choice(&["embedded", "neo4j"]),

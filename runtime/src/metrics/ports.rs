@@ -11,7 +11,7 @@ use kalends_core::google::query::FetchRequest;
 use kalends_core::graph::{GraphReply, GraphSnapshot, GraphWrite};
 use kalends_core::id::UserId;
 use kalends_core::port::{Graph, Source, Store, StoreUnavailable};
-use kalends_core::queue::command::{Command, Reply, Stamped};
+use kalends_core::queue::command::{Command, LeaseToken, Reply, Stamped};
 
 use super::histogram::{Histogram, SHORT_US};
 use super::text::Text;
@@ -165,6 +165,10 @@ impl Graph for Measured<Arc<dyn Graph>> {
             1,
         );
         answer
+    }
+
+    async fn remove_user(&self, user: &UserId, fence: LeaseToken) -> Result<bool, Failure> {
+        self.1.remove_user(user, fence).await
     }
 
     async fn snapshot(&self, user: &UserId) -> Result<GraphSnapshot, Failure> {

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `server` | the listener and its connections |
 //! | `gate` | what every request passes and every answer carries; with `hosts`, `rates`, `auth` |
+//! | `inside` | the API without a socket, for commands |
 //! | `routes` | the table of all paths |
 //! | `request`, `problem` | what was asked, and how a refusal is told |
 //! | `probes`, `look`, `change`, `sync_all`, `events`, `page` | the answers |
@@ -17,6 +18,7 @@ mod change;
 mod events;
 mod gate;
 mod hosts;
+mod inside;
 mod look;
 mod page;
 mod probes;
@@ -46,6 +48,7 @@ use crate::handle::Readiness;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
 
+pub use inside::{ANSWER_BYTES_MAX, ask};
 pub use rates::Rate;
 pub use server::{bind, serve};
 

@@ -101,6 +101,11 @@ fn filter(method: &str) -> MethodFilter {
 
 /// The router of the whole table, behind the gate.
 pub(super) fn router(web: &Arc<Web>) -> Router {
+    open_router(web).layer(from_fn_with_state(Arc::clone(web), gate))
+}
+
+/// The router of the whole table, for whoever needs no gate.
+pub(super) fn open_router(web: &Arc<Web>) -> Router {
     let mut router = Router::new();
     for Route(method, path, endpoint) in ROUTES {
         let web = Arc::clone(web);
@@ -113,12 +118,10 @@ pub(super) fn router(web: &Arc<Web>) -> Router {
         };
         router = router.route(path, on(filter(method), answered));
     }
-    router
-        .fallback(|| async {
-            let detail = "there is nothing under this path; /api/v1/openapi.json lists all";
-            Problem::not_found(detail).response()
-        })
-        .layer(from_fn_with_state(Arc::clone(web), gate))
+    router.fallback(|| async {
+        let detail = "there is nothing under this path; /api/v1/openapi.json lists all";
+        Problem::not_found(detail).response()
+    })
 }
 
 async fn answer(web: &Arc<Web>, endpoint: Endpoint, request: Request) -> Result<Response, Problem> {

@@ -31,6 +31,13 @@ impl Default for SyncAll {
     }
 }
 
+impl SyncAll {
+    /// Waits until none is under way.
+    pub(super) async fn ended(&self) {
+        drop(self.0.acquire().await);
+    }
+}
+
 /// Where the users of one request are laid.
 struct Layout {
     source: SourceName,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// Requests by kind and answers by status, since the emulator was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Requests of the page at which users consent.
+    pub consents_asked: u64,
     /// Requests to the token endpoint.
     pub token_requests: u64,
     /// Requests to the revocation endpoint.

@@ -16,6 +16,7 @@ mod calendar;
 mod calendar_list;
 mod change;
 mod client;
+mod consent;
 mod control;
 mod counters;
 mod error;
@@ -34,6 +35,7 @@ mod random;
 mod render;
 mod series;
 mod settings;
+mod sha256;
 mod token;
 mod truth;
 mod when;
@@ -115,6 +117,7 @@ pub struct GoogleEmulator {
 
 /// What a path asks for.
 enum Route {
+    Authorize,
     Token,
     Revoke,
     CalendarList,
@@ -185,6 +188,10 @@ impl GoogleEmulator {
     /// Answers a request at the time `now`.
     pub fn handle(&mut self, now: Timestamp, request: &Request) -> Response {
         let mut response = match (route(&request.path), request.method.as_str()) {
+            (Route::Authorize, "GET") => {
+                self.counters.consents_asked += 1;
+                self.grants.authorize(&self.settings, now, request)
+            }
             (Route::Token, "POST") => {
                 self.counters.token_requests += 1;
                 self.token(now, request)
@@ -388,6 +395,7 @@ fn payer(caller: Caller, request: &Request) -> Payer {
 fn route(path: &str) -> Route {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
+        ["o", "oauth2", "v2", "auth"] => Route::Authorize,
         ["token"] | ["oauth2", "v4", "token"] => Route::Token,
         ["revoke"] => Route::Revoke,
         ["calendar", "v3", "users", "me", "calendarList"] => Route::CalendarList,

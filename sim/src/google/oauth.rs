@@ -1,7 +1,8 @@
 //! Who asks: refresh tokens, access tokens and assertions, none of them kept.
 //!
 //! A user's refresh token follows from the seed and can be printed. An access token says whose it is, since when and
-//! how it was got, with a check sum. What is kept of a user is only a revocation and from when on tokens count.
+//! how it was got, with a check sum. What is kept of a user is only a revocation, from when on tokens count, and how often
+//! the user has consented: each consent gives a refresh token of its own, and those of before a revocation stay dead.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,9 @@ use kalends_core::rng::stable_hash;
 use kalends_core::time::{SECOND_MS, Timestamp};
 use percent_encoding::percent_decode;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::consent::Codes;
 use super::error::{ApiError, oauth_error};
 use super::person::user_of_email;
 use super::settings::GoogleSettings;
@@ -20,19 +22,23 @@ use crate::http::{Request, Response};
 
 const REFRESH_SALT: u64 = 0x7265_6672_6573_6821;
 const ACCESS_SALT: u64 = 0x6163_6365_7373_2121;
+/// Refresh tokens of one user and client that live at the same time, at Google.
+const LIVE_TOKENS_MAX: u32 = 100;
 /// The longest assertion that is looked at, in bytes.
 const ASSERTION_BYTES_MAX: usize = 16_384;
 /// The longest life an assertion may claim, in seconds.
 const ASSERTION_LIFE_S_MAX: i64 = 3_600;
 /// How far an assertion's clock may be from ours, in seconds.
 const ASSERTION_SKEW_S_MAX: i64 = 300;
-const SCOPES: &str = "https://www.googleapis.com/auth/calendar.readonly";
+/// The one scope that there is.
+pub(super) const SCOPES: &str = "https://www.googleapis.com/auth/calendar.readonly";
 const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// What is remembered of users' grants; only of those that were touched.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants {
     users: BTreeMap<u32, Grant>,
+    codes: Codes,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +46,10 @@ struct Grant {
     revoked: bool,
     /// Access tokens issued before this no longer count.
     tokens_from: Option<Timestamp>,
+    /// How often the user has consented; 0 is how everybody begins.
+    consents: u32,
+    /// Refresh tokens of earlier consents no longer count.
+    consents_from: u32,
 }
 
 /// Who a request comes from.
@@ -50,17 +60,21 @@ pub(crate) struct Caller {
     pub(crate) delegated: bool,
 }
 
-/// A user's refresh token.
+/// The refresh token that a user begins with.
 pub(crate) fn refresh_token(seed: u64, user: u32) -> String {
-    let secret = stable_hash(seed ^ REFRESH_SALT, &user.to_le_bytes());
-    format!("refresh-{:05}-{secret:016x}", u64::from(user) + 1)
+    refresh_token_of(seed, user, 0)
 }
 
-fn user_of_refresh_token(settings: &GoogleSettings, text: &str) -> Option<u32> {
-    let (number, _) = text.strip_prefix("refresh-")?.split_once('-')?;
-    let user = number.parse::<u32>().ok()?.checked_sub(1)?;
-    let known = user < settings.users && refresh_token(settings.seed, user) == text;
-    known.then_some(user)
+/// The refresh token that a user's consent gave, counted from 1.
+fn refresh_token_of(seed: u64, user: u32, consent: u32) -> String {
+    let secret = match consent {
+        0 => stable_hash(seed ^ REFRESH_SALT, &user.to_le_bytes()),
+        _ => {
+            let named = u64::from(consent) << 32 | u64::from(user);
+            stable_hash(seed ^ REFRESH_SALT, &named.to_le_bytes())
+        }
+    };
+    format!("refresh-{:05}-{secret:016x}", u64::from(user) + 1)
 }
 
 pub(crate) fn access_token(settings: &GoogleSettings, caller: Caller, now: Timestamp) -> String {
@@ -81,6 +95,67 @@ fn read_access_token(settings: &GoogleSettings, text: &str) -> Option<(Caller, T
 }
 
 impl Grants {
+    /// Whose refresh token this is. Of many consents the last [`LIVE_TOKENS_MAX`] count, as at Google.
+    fn user_of_refresh_token(&self, settings: &GoogleSettings, text: &str) -> Option<u32> {
+        let (number, _) = text.strip_prefix("refresh-")?.split_once('-')?;
+        let user = number.parse::<u32>().ok()?.checked_sub(1)?;
+        if user >= settings.users {
+            return None;
+        }
+        let grant = self.users.get(&user).copied().unwrap_or_default();
+        let first = grant
+            .consents_from
+            .max(grant.consents.saturating_sub(LIVE_TOKENS_MAX - 1));
+        let mut consents = first..=grant.consents;
+        consents
+            .any(|consent| refresh_token_of(settings.seed, user, consent) == text)
+            .then_some(user)
+    }
+
+    /// Answers `GET /o/oauth2/v2/auth`.
+    pub(crate) fn authorize(
+        &mut self,
+        settings: &GoogleSettings,
+        now: Timestamp,
+        request: &Request,
+    ) -> Response {
+        self.codes.authorize(settings, now, request)
+    }
+
+    /// Exchanges a code; a refresh token comes along if it was asked for.
+    fn code(
+        &mut self,
+        settings: &GoogleSettings,
+        now: Timestamp,
+        form: &BTreeMap<String, String>,
+    ) -> Response {
+        if let Some(refusal) = wrong_client(settings, form) {
+            return refusal;
+        }
+        let allowed = match self.codes.redeem(now, form) {
+            Ok(allowed) => allowed,
+            Err((error, description)) => return oauth_error(400, error, description),
+        };
+        let user = allowed.user;
+        let grant = self.users.entry(user).or_default();
+        grant.consents += 1;
+        if grant.revoked {
+            grant.revoked = false;
+            grant.consents_from = grant.consents;
+            grant.tokens_from = Some(now);
+        }
+        let token = refresh_token_of(settings.seed, user, grant.consents);
+        let caller = Caller {
+            user,
+            delegated: false,
+        };
+        let mut body = granted_body(settings, caller, now, Some(&allowed.scope));
+        if allowed.offline {
+            body["refresh_token"] = json!(token);
+        }
+        Response::json(200, body.to_string().into_bytes())
+    }
+
     pub(crate) fn is_revoked(&self, user: u32) -> bool {
         self.users.get(&user).is_some_and(|grant| grant.revoked)
     }
@@ -136,7 +211,7 @@ impl Grants {
             .or_else(|| request.parameter("oauth_token"));
         let text = text.ok_or_else(ApiError::login_required)?;
         // By hand it is convenient to use the printed token as it is.
-        if let Some(user) = user_of_refresh_token(settings, text) {
+        if let Some(user) = self.user_of_refresh_token(settings, text) {
             let caller = Caller {
                 user,
                 delegated: false,
@@ -163,7 +238,7 @@ impl Grants {
 
     /// Answers `POST /token`.
     pub(crate) fn token(
-        &self,
+        &mut self,
         settings: &GoogleSettings,
         now: Timestamp,
         request: &Request,
@@ -171,6 +246,7 @@ impl Grants {
         let form = form(&request.body);
         match form.get("grant_type").map(String::as_str) {
             Some("refresh_token") => self.refresh(settings, now, &form),
+            Some("authorization_code") => self.code(settings, now, &form),
             Some(JWT_GRANT) => self.assertion(settings, now, &form),
             Some(_) => oauth_error(400, "unsupported_grant_type", "Invalid grant_type."),
             None => oauth_error(
@@ -187,20 +263,14 @@ impl Grants {
         now: Timestamp,
         form: &BTreeMap<String, String>,
     ) -> Response {
-        if let Some(client) = &settings.client {
-            let same = |name: &str, value: &str| form.get(name).is_some_and(|given| given == value);
-            if !same("client_id", &client.id) {
-                return oauth_error(401, "invalid_client", "The OAuth client was not found.");
-            }
-            if !same("client_secret", &client.secret) {
-                return oauth_error(401, "invalid_client", "Unauthorized");
-            }
+        if let Some(refusal) = wrong_client(settings, form) {
+            return refusal;
         }
         let Some(text) = form.get("refresh_token") else {
             let message = "Missing required parameter: refresh_token";
             return oauth_error(400, "invalid_request", message);
         };
-        match user_of_refresh_token(settings, text) {
+        match self.user_of_refresh_token(settings, text) {
             None => oauth_error(400, "invalid_grant", "Bad Request"),
             Some(user) if self.is_revoked(user) => expired_or_revoked(),
             Some(user) => {
@@ -273,7 +343,8 @@ impl Grants {
             .or(form.get("token").map(String::as_str));
         let user = text.and_then(|text| {
             let by_access = || Some(read_access_token(settings, text)?.0.user);
-            user_of_refresh_token(settings, text).or_else(by_access)
+            self.user_of_refresh_token(settings, text)
+                .or_else(by_access)
         });
         match user {
             Some(user) if !self.is_revoked(user) => {
@@ -285,12 +356,36 @@ impl Grants {
     }
 }
 
+/// The answer to a client that is not the known one.
+fn wrong_client(settings: &GoogleSettings, form: &BTreeMap<String, String>) -> Option<Response> {
+    let client = settings.client.as_ref()?;
+    let same = |name: &str, value: &str| form.get(name).is_some_and(|given| given == value);
+    if !same("client_id", &client.id) {
+        let message = "The OAuth client was not found.";
+        return Some(oauth_error(401, "invalid_client", message));
+    }
+    if !same("client_secret", &client.secret) {
+        return Some(oauth_error(401, "invalid_client", "Unauthorized"));
+    }
+    None
+}
+
 fn granted(
     settings: &GoogleSettings,
     caller: Caller,
     now: Timestamp,
     scope: Option<&str>,
 ) -> Response {
+    let body = granted_body(settings, caller, now, scope);
+    Response::json(200, body.to_string().into_bytes())
+}
+
+fn granted_body(
+    settings: &GoogleSettings,
+    caller: Caller,
+    now: Timestamp,
+    scope: Option<&str>,
+) -> Value {
     let mut body = json!({
         "access_token": access_token(settings, caller, now),
         "expires_in": settings.access_token_life_s,
@@ -299,7 +394,7 @@ fn granted(
     if let Some(scope) = scope {
         body["scope"] = json!(scope);
     }
-    Response::json(200, body.to_string().into_bytes())
+    body
 }
 
 fn expired_or_revoked() -> Response {

@@ -49,6 +49,7 @@ pub(super) fn known(text: &str) -> Option<Known> {
         cypher::SWEEP => write(&["fenced", "deleted"], sweep),
         cypher::REMOVE_CALENDAR => write(&["fenced", "deleted"], remove_calendar),
         cypher::REMOVE_ORPHANS => write(&["removed"], remove_orphans),
+        cypher::REMOVE_USER => write(&["removed"], remove_user),
         cypher::READ_CALENDARS => read(
             &["uid", "calendar_id", "name", "time_zone", "access_role"],
             read_calendars,
@@ -405,6 +406,17 @@ fn remove_calendar(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {
         }
     }
     Ok(Table::row(FIELDS, vec![json!(!live), json!(removed.len())]))
+}
+
+fn remove_user(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {
+    let mut removed = 0;
+    for user in graph.find("User", "uid", &parameters["user"]) {
+        if is_live(graph, user, parameters) && !graph.is_connected(user) {
+            graph.delete(user)?;
+            removed += 1;
+        }
+    }
+    Ok(Table::row(&["removed"], vec![json!(removed)]))
 }
 
 fn remove_orphans(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {

@@ -3,6 +3,7 @@
 
 mod changes;
 mod client;
+mod consent;
 mod convergence;
 mod faults;
 mod fixtures;
