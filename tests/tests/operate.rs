@@ -51,6 +51,13 @@ fn operate(folder: &Path, user: &str) {
 
     let retried = done(folder, &format!("jobs retry {number}"));
     assert_eq!(retried, "1 jobs are tried again\n");
+    let gone = words(folder, &format!("jobs discard {number}"));
+    assert_eq!(gone.code, Some(2), "{}", gone.errors);
+    assert!(gone.errors.contains("no failed job of this number"));
+    assert_eq!(
+        done(folder, "jobs discard --all"),
+        "0 failed jobs are forgotten\n"
+    );
     let again = words(folder, &format!("jobs retry {number}"));
     assert_eq!(again.code, Some(1), "{}", again.errors);
     assert!(

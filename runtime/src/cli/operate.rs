@@ -97,7 +97,10 @@ pub enum JobsCommand {
     List(JobsListArgs),
     /// Try failed jobs again, at once.
     #[command(after_help = "Examples:\n  kalends jobs retry 17\n  kalends jobs retry --all")]
-    Retry(JobsRetryArgs),
+    Retry(JobsFailedArgs),
+    /// Forget failed jobs: nobody tries them again, and their users are synced as ever.
+    #[command(after_help = "Examples:\n  kalends jobs discard 17\n  kalends jobs discard --all")]
+    Discard(JobsFailedArgs),
     /// Cancel a job that waits: it is removed. One that runs is left alone.
     #[command(
         visible_alias = "remove",
@@ -126,9 +129,9 @@ pub struct JobsListArgs {
     pub desk: DeskArgs,
 }
 
-/// `kalends jobs retry`.
+/// `kalends jobs retry` and `kalends jobs discard`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct JobsRetryArgs {
+pub struct JobsFailedArgs {
     /// The number of a failed job, as `jobs list` shows it
     #[arg(value_name = "NUMBER", required_unless_present = "all")]
     pub number: Option<u64>,

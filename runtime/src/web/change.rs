@@ -25,21 +25,41 @@ const ACTIVE_LOOKED_AT: u32 = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RetryBody {
+pub(super) struct FailedBody {
     number: Option<u64>,
     #[serde(default)]
     all: bool,
 }
 
-pub(super) async fn retry(web: &Web, asked: &Asked, body: Payload) -> Result<Response, Problem> {
+/// Which failed job is meant; `None`: all.
+async fn failed_number(asked: &Asked, body: Payload) -> Result<Option<u64>, Problem> {
     asked.only(&[])?;
-    let body: RetryBody = body.json().await?;
+    let body: FailedBody = body.json().await?;
     if body.all == body.number.is_some() {
         return Err(Problem::bad(
             "give either the number of a failed job, or \"all\": true",
         ));
     }
-    let number = body.number;
+    Ok(body.number)
+}
+
+pub(super) async fn discard(web: &Web, asked: &Asked, body: Payload) -> Result<Response, Problem> {
+    let number = failed_number(asked, body).await?;
+    let (_, reply) = apply(web, Command::DiscardFailed { number }).await?;
+    let Reply::Count { count } = reply else {
+        panic!("a discard was answered by {reply:?}");
+    };
+    tracing::info!(number, count, "failed jobs forgotten, by the API");
+    if count == 0 && number.is_some() {
+        return Err(Problem::not_found(
+            "there is no failed job of this number; GET /api/v1/jobs?state=failed lists what there is",
+        ));
+    }
+    Ok(json_with(StatusCode::OK, &json!({ "discarded": count })))
+}
+
+pub(super) async fn retry(web: &Web, asked: &Asked, body: Payload) -> Result<Response, Problem> {
+    let number = failed_number(asked, body).await?;
     let (_, reply) = apply(web, Command::RetryFailed { number }).await?;
     let Reply::Count { count } = reply else {
         panic!("a retry was answered by {reply:?}");

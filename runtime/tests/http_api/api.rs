@@ -82,7 +82,7 @@ async fn every_answer_is_as_described() {
 
     let quarter = json!({ "cron": "*/30 * * * *", "time_zone": "Europe/Berlin" });
     let limits = json!({ "jobs": { "count": 20, "window_ms": 60_000 } });
-    let changes: [(&str, &str, &str, Value, u16); 11] = [
+    let changes: [(&str, &str, &str, Value, u16); 12] = [
         (
             "POST",
             "/api/v1/pause",
@@ -105,6 +105,13 @@ async fn every_answer_is_as_described() {
         (
             "POST",
             "/api/v1/jobs/retry",
+            "",
+            json!({ "all": true }),
+            200,
+        ),
+        (
+            "POST",
+            "/api/v1/jobs/discard",
             "",
             json!({ "all": true }),
             200,
@@ -295,6 +302,25 @@ async fn a_failed_job_is_tried_again() {
     ] {
         face.change("POST", retry, &wrong).await.expect(400);
     }
+}
+
+#[tokio::test]
+async fn a_failed_job_is_forgotten_and_its_user_is_not() {
+    let face = fleet().await;
+    let failed = "/api/v1/jobs?state=failed";
+    let before = face.get(failed).await.expect(200).json();
+    let before = before["jobs"].as_array().unwrap().clone();
+    let discard = "/api/v1/jobs/discard";
+    let number = json!({ "number": before[0]["number"] });
+    let told = face.change("POST", discard, &number).await.expect(200);
+    assert_eq!(told.json()["discarded"], 1);
+    let after = face.get(failed).await.expect(200).json();
+    assert_eq!(after["jobs"].as_array().unwrap()[..], before[1..]);
+    let missing = face.change("POST", discard, &number).await.expect(404);
+    assert!(missing.body.contains("state=failed"), "{missing:?}");
+    face.change("POST", discard, &json!({})).await.expect(400);
+    let user = before[0]["user"].as_str().unwrap();
+    face.get(&format!("/api/v1/users/{user}")).await.expect(200);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ fn path() -> impl Strategy<Value = String> {
         "/api/v1/status",
         "/api/v1/jobs",
         "/api/v1/jobs/retry",
+        "/api/v1/jobs/discard",
         "/api/v1/jobs/cancel",
         "/api/v1/users",
         "/api/v1/users/",

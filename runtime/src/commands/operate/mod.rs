@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::cli::operate::{
-    DeskArgs, JobsCancelArgs, JobsCommand, JobsListArgs, JobsRetryArgs, LimitsArgs, PauseArgs,
+    DeskArgs, JobsCancelArgs, JobsCommand, JobsFailedArgs, JobsListArgs, LimitsArgs, PauseArgs,
     ResumeArgs, SchedulesCommand, StateArg,
 };
 use crate::config::Config;
@@ -188,6 +188,7 @@ pub async fn jobs(command: &JobsCommand, environment: &Environment) -> Result<Ex
     match command {
         JobsCommand::List(args) => list_jobs(args, environment).await,
         JobsCommand::Retry(args) => retry(args, environment).await,
+        JobsCommand::Discard(args) => discard(args, environment).await,
         JobsCommand::Cancel(args) => cancel(args, environment).await,
     }
 }
@@ -275,14 +276,25 @@ async fn list_jobs(args: &JobsListArgs, environment: &Environment) -> Result<Exi
     Ok(Exit::Done)
 }
 
-async fn retry(args: &JobsRetryArgs, environment: &Environment) -> Result<Exit, Refused> {
-    let body = match args.number {
-        Some(number) => json!({ "number": number }),
-        None => json!({ "all": true }),
-    };
+impl JobsFailedArgs {
+    fn body(&self) -> Value {
+        match self.number {
+            Some(number) => json!({ "number": number }),
+            None => json!({ "all": true }),
+        }
+    }
+}
+
+async fn discard(args: &JobsFailedArgs, environment: &Environment) -> Result<Exit, Refused> {
+    let words = |answer: &Value| format!("{} failed jobs are forgotten\n", answer["discarded"]);
+    let path = ("POST", "/api/v1/jobs/discard");
+    change(&args.desk, environment, path, Some(args.body()), words).await
+}
+
+async fn retry(args: &JobsFailedArgs, environment: &Environment) -> Result<Exit, Refused> {
     let words = |answer: &Value| format!("{} jobs are tried again\n", answer["retried"]);
     let path = ("POST", "/api/v1/jobs/retry");
-    change(&args.desk, environment, path, Some(body), words).await
+    change(&args.desk, environment, path, Some(args.body()), words).await
 }
 
 async fn cancel(args: &JobsCancelArgs, environment: &Environment) -> Result<Exit, Refused> {

@@ -178,9 +178,10 @@ function sources(all) {
 }
 function failed(jobs) {
   const rows = jobs.map((job) => [userLink(job), job.error ?? "no reason given", `${job.attempt}`, time(job.at),
-    button("Try again", `retry ${job.number}`, () => change("POST", "/api/v1/jobs/retry", { number: job.number }, () => `${jobName(job)} is tried again.`), { "aria-label": `Try again: ${jobName(job)}` })]);
+    button("Try again", `retry ${job.number}`, () => change("POST", "/api/v1/jobs/retry", { number: job.number }, () => `${jobName(job)} is tried again.`), { "aria-label": `Try again: ${jobName(job)}` }),
+    button("Forget", `discard ${job.number}`, () => change("POST", "/api/v1/jobs/discard", { number: job.number }, () => `The failure of ${jobName(job)} is forgotten.`), { className: "plain", "aria-label": `Forget: ${jobName(job)}` })]);
   const all = button("Try all again", "retry all", () => change("POST", "/api/v1/jobs/retry", { all: true }, (told) => `${number(told.retried)} are tried again.`), { className: "plain" });
-  return [table("The newest ones. A user is due again by time alone, whatever failed.", ["User", "Reason", "Attempts", "When", ""], rows, "None."), rows.length > 1 ? h("div", { className: "actions" }, all) : null].filter(Boolean);
+  return [table("The newest ones. A user is due again by time alone, whatever failed.", ["User", "Reason", "Attempts", "When", "", ""], rows, "None."), rows.length > 1 ? h("div", { className: "actions" }, all) : null].filter(Boolean);
 }
 const running = (jobs) => table("Jobs under a lease", ["User", "Attempt", "Process", "Lease ends"],
   jobs.map((job) => [userLink(job), `${job.attempt}`, job.worker ?? "", time(job.at)]), "Nothing runs at this moment.");
