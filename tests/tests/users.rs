@@ -16,7 +16,7 @@ use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::neo4j_server::Neo4jServer;
 use kalends_tests::process::{Ended, Process, kalends, status, wait_until};
-use kalends_tests::redis_server::{RedisOptions, RedisServer};
+use kalends_tests::redis_server::{RedisOptions, RedisServer, free_port};
 use serde_json::Value;
 
 const KEY: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -92,9 +92,13 @@ fn a_user_who_connects_while_a_process_runs_is_synced_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(1, 2, 5);
     let [ada, bob] = [0, 1].map(|place| google.users().remove(place).email);
-    configured(folder.path(), &google).write(folder.path());
+    let address = format!("127.0.0.1:{}", free_port());
+    configured(folder.path(), &google)
+        .set("http", "listen", &format!("{address:?}"))
+        .set("log", "level", r#""trace""#)
+        .write(folder.path());
     let data = folder.path().join("kalends-data");
-    let process = Process::start(folder.path(), &["run"]);
+    let process = Process::start(folder.path(), &["run", "--record", "journal"]);
     wait_until("a store", || data.join("kalends.db").exists());
 
     // Without a grant the user is there, visibly, and costs Google nothing.
@@ -147,6 +151,19 @@ fn a_user_who_connects_while_a_process_runs_is_synced_without_a_restart() {
         shown.output
     );
 
+    for path in [
+        "status",
+        "users",
+        &format!("users/{ada}"),
+        "jobs?state=completed",
+    ] {
+        let (code, _, answer) = visit(&format!("http://{address}/api/v1/{path}"));
+        assert_eq!(code, 200, "{path}");
+        assert_no_secret(&answer);
+    }
+    let (_, _, metrics) = visit(&format!("http://{address}/metrics"));
+    assert_no_secret(&metrics);
+
     // Removed, with everything: the running process does it.
     let removed = kalends(folder.path(), &["users", "remove", &ada, "--purge"]).done();
     assert!(
@@ -171,6 +188,9 @@ fn a_user_who_connects_while_a_process_runs_is_synced_without_a_restart() {
         assert_no_secret(&text);
     }
     assert_no_secret_on_disk(&data);
+    for name in ["journal", "journal.key"] {
+        assert_no_secret(&std::fs::read_to_string(folder.path().join(name)).unwrap());
+    }
     let connection = rusqlite::Connection::open(data.join("kalends.db")).unwrap();
     let mut left: Vec<String> = connection
         .prepare("SELECT uid FROM node WHERE label = 'User'")

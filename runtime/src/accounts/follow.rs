@@ -5,7 +5,7 @@
 //! changes nothing, the same grant unparks nobody, and a user's jobs coalesce. Whoever enrolls a user first is told so by
 //! the store, and asks for the first sync; if that process dies in between, the next tick does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,21 @@ use kalends_adapters::accounts::{Account, Change, PAGE_MAX};
 use kalends_core::id::{SourceName, UserId};
 use kalends_core::policy::{Jitter, ScheduleDefinition, Spread};
 use kalends_core::port::{Graph, Store, StoreUnavailable};
-use kalends_core::queue::command::{Command, NewJob, Priority, Reply};
+use kalends_core::queue::command::{BATCH_MAX, Command, NewJob, Priority, Reply};
+use kalends_core::queue::state::{JobKey, JobState};
 use kalends_core::rng::{KalendsRng, substream};
 use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 
 use super::{Register, purge};
+use crate::status;
 
 /// How often the register is looked at, in milliseconds.
 pub const LOOK_MS: u64 = 2 * SECOND_MS;
 /// Up to so many users at a time are synced one after another at once; more are laid over the schedule's period.
 const PROMPT_MAX: u64 = 20;
+/// So long somebody may still be writing for a user who was not seen at work when the user was removed, in milliseconds: a job
+/// may have been given out at that very moment.
+const LINGER_MS_MIN: u64 = 2 * SECOND_MS;
 /// A graph that could not be emptied is tried again after so long, in milliseconds.
 const PURGE_AGAIN_MS: u64 = MINUTE_MS;
 /// Over so long users are laid if the schedule never fires again, in milliseconds.
@@ -58,7 +63,7 @@ pub async fn follow(settings: Follow) {
         rng: substream(settings.seed, "accounts"),
         settings,
         seen: 0,
-        to_empty: BTreeSet::new(),
+        to_empty: BTreeMap::new(),
         empty_after: Instant::now(),
     };
     let mut is_away = false;
@@ -85,9 +90,9 @@ struct Follower {
     /// The revision up to which all is done.
     seen: u64,
     rng: KalendsRng,
-    /// Removed users whose graph is still to be emptied. What a process that ends has left of it is begun anew by the next,
+    /// Removed users whose graph is still to be emptied, with how long somebody may still be writing. What a process that ends has left of it is begun anew by the next,
     /// from the notes in the register.
-    to_empty: BTreeSet<UserId>,
+    to_empty: BTreeMap<UserId, u64>,
     /// Not to be tried before this.
     empty_after: Instant,
 }
@@ -235,13 +240,14 @@ impl Follower {
         let settings = &self.settings;
         let source = &settings.schedule.source;
         let users = removed.iter().map(|(user, _)| user.clone()).collect();
-        let count = forget(&*settings.store, source, users).await?;
+        let (active, count) = forget(&*settings.store, source, users).await?;
         if count > 0 {
             tracing::info!(users = count, "removed: not synced any more");
         }
         for (user, purge) in removed {
             if purge {
-                self.to_empty.insert(user);
+                let linger_ms = linger_ms(&active, &user, settings.lease_ms);
+                self.to_empty.insert(user, linger_ms);
                 self.empty_after = Instant::now();
             } else {
                 settings.register.forget_database(&user);
@@ -256,13 +262,13 @@ impl Follower {
             return;
         }
         let settings = &self.settings;
-        let mut left = BTreeSet::new();
-        for user in std::mem::take(&mut self.to_empty) {
-            match empty_graph(settings, &user).await {
+        let mut left = BTreeMap::new();
+        for (user, linger_ms) in std::mem::take(&mut self.to_empty) {
+            match empty_graph(settings, &user, linger_ms).await {
                 Ok(()) => settings.register.forget_database(&user),
                 Err(detail) => {
                     tracing::warn!(%user, "the graph of a removed user is not empty yet: {detail}");
-                    left.insert(user);
+                    left.insert(user, linger_ms);
                 }
             }
         }
@@ -272,7 +278,7 @@ impl Follower {
 }
 
 /// Empties a removed user's graph, unless the user has come back meanwhile.
-async fn empty_graph(settings: &Follow, user: &UserId) -> Result<(), String> {
+async fn empty_graph(settings: &Follow, user: &UserId, linger_ms: u64) -> Result<(), String> {
     let said = |unavailable: StoreUnavailable| unavailable.detail;
     let accounts = settings.register.accounts();
     if accounts.find(user).await.map_err(said)?.is_some() {
@@ -280,13 +286,8 @@ async fn empty_graph(settings: &Follow, user: &UserId) -> Result<(), String> {
     }
     let source = &settings.schedule.source;
     let now = store_time(&*settings.store, source, user).await;
-    let purged = purge(
-        &*settings.graph,
-        user,
-        now.map_err(said)?,
-        settings.lease_ms,
-    )
-    .await;
+    let now = now.map_err(said)?;
+    let purged = purge(&*settings.graph, user, now, linger_ms).await;
     let calendars = purged.map_err(|failure| failure.detail)?;
     tracing::info!(%user, calendars, "the removed user's graph is empty");
     accounts.purged(user).await.map_err(said)
@@ -316,18 +317,34 @@ pub(crate) async fn store_time(
     Ok(store.apply(question).await?.now)
 }
 
-/// Takes users out of the queue; how many of them were enrolled.
+/// How long a removed user's node stays in the graph, in milliseconds: see [`purge`](super::purge).
+pub(crate) fn linger_ms(active: &BTreeSet<UserId>, user: &UserId, lease_ms: u64) -> u64 {
+    if active.contains(user) {
+        lease_ms.max(LINGER_MS_MIN)
+    } else {
+        LINGER_MS_MIN
+    }
+}
+
+/// Takes users out of the queue; which of them were being synced at that moment, and how many were enrolled.
 pub(crate) async fn forget(
     store: &dyn Store,
     source: &SourceName,
     users: Vec<UserId>,
-) -> Result<u64, StoreUnavailable> {
+) -> Result<(BTreeSet<UserId>, u64), StoreUnavailable> {
+    let limit = u32::try_from(BATCH_MAX).expect("a batch is small");
+    let (_, jobs) = status::jobs(store, JobState::Active, 0, limit).await?;
+    let active = jobs.into_iter().filter_map(|job| match job.key {
+        JobKey::Sync { user, .. } if users.contains(&user) => Some(user),
+        _ => None,
+    });
+    let active = active.collect();
     let unenroll = Command::Unenroll {
         source: source.clone(),
         users,
     };
     match store.apply(unenroll).await?.value {
-        Reply::Count { count } => Ok(count),
+        Reply::Count { count } => Ok((active, count)),
         Reply::Refused { refusal } => Err(StoreUnavailable {
             detail: refusal.to_string(),
         }),

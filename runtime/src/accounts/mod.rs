@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::wiring::Refused;
 
 pub use follow::{Follow, LOOK_MS, follow};
-pub(crate) use follow::{forget, store_time};
+pub(crate) use follow::{forget, linger_ms, store_time};
 pub use purge::purge;
 
 /// What is said where a key is wanted and none is there.

@@ -354,7 +354,7 @@ async fn known(
         known.join(", ")
     };
     Err(Refused::bad_input(format!(
-        "{wanted}: no such user is configured, or was added by `kalends users`; the configuration has {known}{}",
+        "{wanted}: no such user is configured or was added by `kalends users`; known are {known}{}",
         if config.users.len() > 5 { ", ..." } else { "" }
     )))
 }

@@ -26,7 +26,8 @@ const PAGE_SIZE_LARGE: u32 = 1_000;
 const PAGE_LARGE_TIMEOUT_MS: u64 = 10 * SECOND_MS;
 
 /// The settings that name a file with a secret.
-const SECRET_FILES: [(&str, &str); 4] = [
+const SECRET_FILES: [(&str, &str); 5] = [
+    ("credentials", "keys_file"),
     ("google", "client_secret_file"),
     ("google", "service_account_key_file"),
     ("graph", "password_file"),
@@ -63,9 +64,10 @@ pub fn period_ms_min(config: &Config) -> Option<u64> {
 
 fn load(config: &Config, warnings: &mut Vec<String>) {
     let users = config.users.len() as u64;
-    if users == 0 {
+    // Whoever has a key has users that are not in here.
+    if users == 0 && config.credentials.keys.is_none() {
         warnings.push(
-            "users: there are none, so nothing will be synced; add [[users]] or users_file"
+            "users: there are none in the configuration; `kalends users` adds some, or write [[users]] or users_file"
                 .to_owned(),
         );
     }

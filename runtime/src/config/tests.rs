@@ -1,6 +1,7 @@
 //! Bad input gets a clear answer: each mistake with its file, line and key, all of them at once, no secret among them.
 
 mod advice;
+mod credentials;
 mod http;
 mod mistakes;
 mod redis;

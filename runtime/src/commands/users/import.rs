@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use kalends_adapters::accounts::{Account, Expected};
-use kalends_adapters::google::CALENDAR_SCOPE;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::UserId;
 use kalends_core::time::Clock as _;
@@ -174,10 +173,8 @@ async fn take(
     if let Some(token) = &token
         && known != Some(wiring::grant_of_token(token, None))
     {
-        let given = Given {
-            scopes: vec![CALENDAR_SCOPE.to_owned()],
-            ..Given::default()
-        };
+        // Which scopes it has is not known; Google says so when it is asked.
+        let given = Given::default();
         account.grant = Some(desk.grant(&user, token, given)?);
     }
     let outcome = outcome(before.as_ref(), &account);

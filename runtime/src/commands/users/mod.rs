@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use kalends_adapters::accounts::{Account, Expected, Grant, Stored};
-use kalends_adapters::google::CALENDAR_SCOPE;
 use kalends_adapters::seal::Purpose;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::UserId;
@@ -211,10 +210,8 @@ async fn add(args: &AddArgs, environment: &BTreeMap<String, String>) -> Result<E
             Refused::bad_input(format!("--refresh-token-file: {}: {error}", path.display()))
         })?;
         let token = token(&text).map_err(Refused::bad_input)?;
-        let given = Given {
-            scopes: vec![CALENDAR_SCOPE.to_owned()],
-            ..Given::default()
-        };
+        // Which scopes it has is not known; Google says so when it is asked.
+        let given = Given::default();
         account.grant = Some(desk.grant(&user, &token, given)?);
     }
     let is_connected = account.grant.is_some();

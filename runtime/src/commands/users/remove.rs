@@ -13,7 +13,7 @@ use kalends_core::queue::command::{Command, Reply};
 use kalends_core::time::{Clock as _, SECOND_MS};
 
 use super::{Desk, failed, unavailable, user_id};
-use crate::accounts::{LOOK_MS, forget, purge, store_time};
+use crate::accounts::{LOOK_MS, forget, linger_ms, purge, store_time};
 use crate::cli::users::RemoveArgs;
 use crate::clock::SystemClock;
 use crate::exit::Exit;
@@ -56,27 +56,27 @@ pub(super) async fn remove(
             "{user}: there is no such user; `kalends users list` shows all"
         )));
     }
-    let by_whom = match open_queue(&desk).await? {
+    let is_done = match open_queue(&desk).await? {
         Some(queue) => {
             let done = by_hand(&desk, &queue, &user, args.purge).await;
             queue.close().await;
             done?;
-            ""
+            true
         }
-        None if wait_for_running(&desk, &user, args.purge).await? => "",
-        None => "; the running process finishes it, see its log",
-    };
-    let purged = if args.purge {
-        " and its graph emptied"
-    } else {
-        ""
+        None => wait_for_running(&desk, &user, args.purge).await?,
     };
     let forgotten = if was_there {
         "removed, its grant forgotten"
     } else {
         "removed"
     };
-    say(&format!("{user} {forgotten}{purged}{by_whom}\n"));
+    let rest = match (is_done, args.purge) {
+        (true, true) => ", its graph emptied",
+        (true, false) => "",
+        (false, true) => "; the running process empties its graph, and says so in its log",
+        (false, false) => "; the running process cancels its jobs when it looks next",
+    };
+    say(&format!("{user} {forgotten}{rest}\n"));
     Ok(Exit::Done)
 }
 
@@ -110,7 +110,7 @@ async fn by_hand(
 ) -> Result<(), Refused> {
     let source = SourceName::google_calendar();
     let store = queue.store();
-    forget(&*store, &source, vec![user.clone()])
+    let (active, _) = forget(&*store, &source, vec![user.clone()])
         .await
         .map_err(unavailable)?;
     if !wants_purge {
@@ -122,7 +122,7 @@ async fn by_hand(
         .map_err(unavailable)?;
     // Nobody else can be writing to a store that this process has to itself.
     let linger_ms = if queue.is_shared() {
-        desk.config.worker.lease_ms
+        linger_ms(&active, user, desk.config.worker.lease_ms)
     } else {
         0
     };

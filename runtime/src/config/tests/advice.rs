@@ -23,7 +23,13 @@ fn what_is_unwise_is_said_with_its_figures() {
         ],
     );
     assert_eq!(warnings("[limits]\njobs = \"unlimited\"", 400), "");
-    assert_holds(&warnings("", 0), &["users: there are none"]);
+    assert_holds(
+        &warnings("", 0),
+        &[
+            "users: there are none in the configuration",
+            "kalends users",
+        ],
+    );
     assert_holds(
         &warnings("request_timeout_ms = 40000", 1),
         &[
