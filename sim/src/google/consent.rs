@@ -15,11 +15,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kalends_core::rng::stable_hash;
 use kalends_core::time::{MINUTE_MS, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
 
 use super::oauth::SCOPES;
 use super::person::{Person, user_of_email};
 use super::settings::GoogleSettings;
-use super::sha256::sha256;
 use crate::http::{Request, Response};
 
 /// Codes that are kept at the most; the oldest go first.
@@ -170,7 +170,7 @@ impl Codes {
         if let Some(challenge) = &code.challenge {
             let verifier =
                 given("code_verifier").ok_or(("invalid_grant", "Missing code verifier."))?;
-            if URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes())) != *challenge {
+            if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != *challenge {
                 return Err(("invalid_grant", "Invalid code verifier."));
             }
         }

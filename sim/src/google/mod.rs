@@ -35,7 +35,6 @@ mod random;
 mod render;
 mod series;
 mod settings;
-mod sha256;
 mod token;
 mod truth;
 mod when;
