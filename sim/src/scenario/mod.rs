@@ -42,7 +42,7 @@ pub const ELSEWHERE: &[(u8, &str, &str)] = &[
     (
         36,
         "one simulated store holds one environment",
-        "tests/tests/bad_input.rs: a_queue_in_redis_needs_a_prefix_and_a_shared_graph; every key begins with it",
+        "tests/tests/redis_fleet.rs: two_environments_on_one_server_do_not_know_each_other",
     ),
     (
         37,
