@@ -91,6 +91,7 @@ impl Table {
     fn apply(&mut self, write: GraphWrite) -> Option<Vec<Change>> {
         let fence = match &write {
             GraphWrite::Apply { fence, .. }
+            | GraphWrite::Spare { fence, .. }
             | GraphWrite::Sweep { fence, .. }
             | GraphWrite::RemoveCalendar { fence, .. } => *fence,
         };
@@ -119,6 +120,20 @@ impl Table {
                 for row in upserts {
                     let key = (user.clone(), calendar.id.clone(), row.id.clone());
                     self.upsert(key, row, generation, &mut changes);
+                }
+            }
+            GraphWrite::Spare {
+                user,
+                calendar,
+                generation,
+                events,
+                ..
+            } => {
+                for id in events {
+                    let key = (user.clone(), calendar.clone(), id);
+                    if let Some((_, seen)) = self.events.get_mut(&key) {
+                        *seen = generation;
+                    }
                 }
             }
             GraphWrite::Sweep {

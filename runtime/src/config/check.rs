@@ -4,6 +4,7 @@
 //! problem. A function here returns `None` exactly when it, or something it called, has added a problem.
 
 mod http;
+mod push;
 mod redis;
 mod users;
 
@@ -92,6 +93,7 @@ impl<'a> Checker<'a> {
             self.refuse_embedded_graph();
         }
         let http = self.http();
+        let push = self.push();
         let log = self.log();
         let record = self.record();
         Some(Config {
@@ -106,6 +108,7 @@ impl<'a> Checker<'a> {
             store: store?,
             redis: redis?,
             http: http?,
+            push: push?,
             log: log?,
             record: record?,
         })

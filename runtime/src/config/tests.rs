@@ -3,6 +3,7 @@
 mod advice;
 mod http;
 mod mistakes;
+mod push;
 mod redis;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@
 //! | `gate` | what every request passes and every answer carries; with `hosts`, `rates`, `auth` |
 //! | `routes` | the table of all paths |
 //! | `request`, `problem` | what was asked, and how a refusal is told |
+//! | `webhook` | Google's notifications, at an address of their own |
 //! | `probes`, `look`, `change`, `sync_all`, `events`, `page` | the answers |
 
 mod auth;
@@ -28,6 +29,7 @@ mod server;
 mod sync_all;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +49,8 @@ use crate::metrics::Metrics;
 use crate::reload::Reloader;
 
 pub use rates::Rate;
-pub use server::{bind, serve};
+pub use server::{bind, bind_for, serve};
+pub use webhook::{Hooks, serve_webhook};
 
 /// What the face is told.
 #[derive(Clone, Debug)]

@@ -8,5 +8,6 @@ mod faults;
 mod fixtures;
 mod lists;
 mod oauth;
+mod push;
 mod schema;
 mod weight;
