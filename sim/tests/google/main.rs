@@ -9,5 +9,6 @@ mod fixtures;
 mod lists;
 mod oauth;
 mod push;
+mod push_days;
 mod schema;
 mod weight;
