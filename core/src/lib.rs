@@ -73,6 +73,7 @@ pub mod node;
 pub mod policy;
 pub mod port;
 pub mod pseudonym;
+pub mod push;
 pub mod queue;
 pub mod rng;
 pub mod sync;

@@ -64,7 +64,7 @@ impl Source for Google {
                 EventsFrom::Full { .. } => &self.full,
                 EventsFrom::SyncToken(_) => &self.unchanged,
             },
-            FetchRequest::Calendars { .. } => panic!("only primary calendars are synced"),
+            other => panic!("only primary calendars are synced, and not {other:?}"),
         };
         Ok(FetchReply::Events(read_events(body)?))
     }

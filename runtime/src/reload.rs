@@ -201,6 +201,7 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         store,
         redis,
         http,
+        push,
         log,
         record,
     } = new;
@@ -231,6 +232,7 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         (old.store != store, "store"),
         (old.redis != redis, "redis"),
         (old.http != http, "http"),
+        (old.push != push, "push"),
         (old.log.format != log.format, "log.format"),
         (old.record != record, "record"),
     ];

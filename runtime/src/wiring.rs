@@ -8,13 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kalends_adapters::embedded::{EmbeddedStore, OpenError};
-use kalends_adapters::google::{GoogleCalendar, GoogleSettings, RefreshTokens, ServiceAccountKey};
+use kalends_adapters::google::{
+    GoogleCalendar, GoogleSettings, RefreshTokens, ServiceAccountKey, Webhook,
+};
 use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings};
 use kalends_adapters::redis::{BadAddress, RedisStore, Unusable};
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{SourceName, UserId, WorkerId};
 use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
 use kalends_core::port::{Graph, Store, StoreUnavailable};
+use kalends_core::push::PushSettings;
 use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::rng::stable_hash;
@@ -100,6 +103,10 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
             },
             page_size: config.google.page_size,
             look_back_ms: u64::from(config.google.look_back_days) * DAY_MS,
+            push: config.push.as_ref().map(|push| PushSettings {
+                poll_ms: push.poll_ms,
+                ..PushSettings::default()
+            }),
             ..SyncSettings::default()
         },
         enroll: config
@@ -214,8 +221,25 @@ pub fn google_with(
         request_timeout_ms: config.google.request_timeout_ms,
         auth,
     };
-    GoogleCalendar::new(settings, clock)
-        .map_err(|error| Refused::bad_input(format!("google.{error}")))
+    let google = GoogleCalendar::new(settings, clock)
+        .map_err(|error| Refused::bad_input(format!("google.{error}")))?;
+    Ok(match webhook(config)? {
+        Some(webhook) => google.with_webhook(webhook),
+        None => google,
+    })
+}
+
+/// Where Google is told to send notifications, as configured.
+///
+/// # Errors
+/// If the address or the key cannot be used.
+pub fn webhook(config: &Config) -> Result<Option<Arc<Webhook>>, Refused> {
+    let Some(push) = &config.push else {
+        return Ok(None);
+    };
+    let webhook = Webhook::new(&push.address, &push.key)
+        .map_err(|error| Refused::bad_input(error.to_string()))?;
+    Ok(Some(Arc::new(webhook)))
 }
 
 /// The graph, as configured.

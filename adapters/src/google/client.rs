@@ -111,7 +111,9 @@ impl Client {
         }
         let mut url = self.api_base_url.clone();
         url.set_path(&path);
-        url.query_pairs_mut().extend_pairs(parameters);
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
         Ok(url)
     }
 
@@ -122,11 +124,26 @@ impl Client {
         token: &Secret,
         now: Timestamp,
     ) -> Result<Answer, Failure> {
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .expect("an access token is visible ASCII: auth::read_token takes no other");
-        bearer.set_sensitive(true);
-        let request = self.api.get(url).header(AUTHORIZATION, bearer);
+        let request = self.api.get(url).header(AUTHORIZATION, bearer(token));
         self.send(request, "Google Calendar", BODY_BYTES_MAX, now)
+            .await
+    }
+
+    /// Asks the API with a body in JSON. `now` is for a `Retry-After` that is a date.
+    pub(super) async fn post(
+        &self,
+        url: Url,
+        body: String,
+        token: &Secret,
+        now: Timestamp,
+    ) -> Result<Answer, Failure> {
+        let request = self
+            .api
+            .post(url)
+            .header(AUTHORIZATION, bearer(token))
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        self.send(request, "Google Calendar", SMALL_BODY_BYTES_MAX, now)
             .await
     }
 
@@ -224,6 +241,13 @@ impl Client {
 fn wait_asked_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let text = |name| headers.get(name).and_then(|header| header.to_str().ok());
     retry_after_ms(text(RETRY_AFTER)?, text(DATE), now)
+}
+
+fn bearer(token: &Secret) -> HeaderValue {
+    let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+        .expect("an access token is visible ASCII: auth::read_token takes no other");
+    bearer.set_sensitive(true);
+    bearer
 }
 
 pub(super) fn checked_url(setting: &'static str, text: &str) -> Result<Url, SettingsError> {

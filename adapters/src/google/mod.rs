@@ -13,6 +13,7 @@
 mod auth;
 mod client;
 mod connect;
+mod push;
 mod service_account;
 mod token_cache;
 
@@ -23,15 +24,17 @@ use async_trait::async_trait;
 use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::google::failure::{classify, new_token_may_help};
 use kalends_core::google::page::{BODY_BYTES_MAX, FetchReply, read_calendars, read_events};
+use kalends_core::google::push::{read_watched, stop_body, watch_body};
 use kalends_core::google::query::FetchRequest;
 use kalends_core::id::UserId;
 use kalends_core::port::Source;
 use kalends_core::rng::stable_hash;
-use kalends_core::time::Clock;
+use kalends_core::time::{Clock, Timestamp};
 
 pub use auth::{GoogleAuth, RefreshTokens};
 pub use client::{API_BASE_URL_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT, TOKEN_URL_DEFAULT};
 pub use connect::{AUTH_URL_DEFAULT, ConnectSettings, Consent, Granted};
+pub use push::{KEY_BYTES_MIN, Webhook};
 pub use service_account::{CALENDAR_SCOPE, ServiceAccountKey};
 pub use token_cache::TOKENS_MAX;
 
@@ -104,6 +107,7 @@ pub struct GoogleCalendar {
     requests: AtomicU64,
     token_requests: AtomicU64,
     observer: Option<RequestObserver>,
+    webhook: Option<Arc<Webhook>>,
 }
 
 impl GoogleCalendar {
@@ -125,6 +129,7 @@ impl GoogleCalendar {
             requests: AtomicU64::new(0),
             token_requests: AtomicU64::new(0),
             observer: None,
+            webhook: None,
         })
     }
 
@@ -132,6 +137,13 @@ impl GoogleCalendar {
     #[must_use]
     pub fn observed_by(mut self, observer: RequestObserver) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Itself, telling Google to send notifications there. Without it no channel can be made.
+    #[must_use]
+    pub fn with_webhook(mut self, webhook: Arc<Webhook>) -> Self {
+        self.webhook = Some(webhook);
         self
     }
 
@@ -182,10 +194,47 @@ impl GoogleCalendar {
             parameters.push(("quotaUser", format!("{name:016x}")));
         }
         let url = self.client.api_url(&request.path_segments(), &parameters)?;
+        let (token, now) = (token.secret(), self.clock.now());
+        let body = self.body(request, now)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.client.get(url, token.secret(), self.clock.now()).await;
+        let answer = match body {
+            None => self.client.get(url, token, now).await,
+            Some(body) => self.client.post(url, body, token, now).await,
+        };
         self.observe(Endpoint::Calendar, &answer);
         answer
+    }
+
+    /// What is posted; `None` for what is only read.
+    fn body(&self, request: &FetchRequest, now: Timestamp) -> Result<Option<String>, Failure> {
+        match request {
+            FetchRequest::Calendars { .. } | FetchRequest::Events { .. } => Ok(None),
+            FetchRequest::Watch {
+                user,
+                channel,
+                life_ms,
+                ..
+            } => {
+                let webhook = self.webhook.as_ref().ok_or_else(|| {
+                    Failure::permanent(
+                        "this process knows no webhook; set push.address and push.key",
+                    )
+                })?;
+                let token = webhook.token(user, channel).ok_or_else(|| {
+                    Failure::permanent("the user's name is too long for a push channel's token")
+                })?;
+                let expires_at = now.plus_ms(*life_ms);
+                Ok(Some(watch_body(
+                    channel,
+                    webhook.address(),
+                    &token,
+                    expires_at,
+                )))
+            }
+            FetchRequest::StopChannel {
+                channel, resource, ..
+            } => Ok(Some(stop_body(channel, resource))),
+        }
     }
 
     async fn ask(&self, request: &FetchRequest) -> Result<Answer, Failure> {
@@ -205,6 +254,12 @@ impl GoogleCalendar {
 impl Source for GoogleCalendar {
     async fn fetch(&self, request: FetchRequest) -> Result<FetchReply, Failure> {
         let answer = self.ask(&request).await?;
+        // No content; or no such channel, which is as good.
+        if matches!(request, FetchRequest::StopChannel { .. })
+            && matches!(answer.status, 200 | 204 | 404)
+        {
+            return Ok(FetchReply::Stopped);
+        }
         if answer.status != 200 {
             let failure = classify(answer.status, answer.retry_after_ms, &answer.body);
             if failure.kind == FailureKind::Unauthorized {
@@ -217,6 +272,8 @@ impl Source for GoogleCalendar {
         match request {
             FetchRequest::Calendars { .. } => read_calendars(body).map(FetchReply::Calendars),
             FetchRequest::Events { .. } => read_events(body).map(FetchReply::Events),
+            FetchRequest::Watch { .. } => read_watched(body).map(FetchReply::Watched),
+            FetchRequest::StopChannel { .. } => Ok(FetchReply::Stopped),
         }
     }
 }

@@ -4,5 +4,6 @@
 
 mod answers;
 mod credentials;
+mod push;
 mod scripted;
 mod world;

@@ -10,5 +10,6 @@ pub mod event;
 pub mod failure;
 mod lenient;
 pub mod page;
+pub mod push;
 pub mod query;
 mod refusal;

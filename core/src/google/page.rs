@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::event::ApiEvent;
 use super::lenient::{List, flag_or_false, lenient, reason, text_or_nothing};
+use super::push::Watched;
 use crate::failure::Failure;
 use crate::google::query::PAGE_SIZE_MAX;
 use crate::id::CalendarId;
@@ -256,6 +257,10 @@ pub enum FetchReply {
     Calendars(CalendarsPage),
     /// For [`FetchRequest::Events`](super::query::FetchRequest::Events).
     Events(EventsPage),
+    /// For [`FetchRequest::Watch`](super::query::FetchRequest::Watch).
+    Watched(Watched),
+    /// For [`FetchRequest::StopChannel`](super::query::FetchRequest::StopChannel): it has ended, or there was none.
+    Stopped,
 }
 
 #[cfg(test)]

@@ -107,6 +107,26 @@ pub enum FetchRequest {
         /// What is asked.
         query: EventsQuery,
     },
+    /// A push channel that tells of changes of a calendar's events (`events.watch`).
+    Watch {
+        /// On whose behalf.
+        user: UserId,
+        /// What is watched.
+        calendar: CalendarId,
+        /// The channel's id, never used before.
+        channel: String,
+        /// How long it is to live, in milliseconds.
+        life_ms: u64,
+    },
+    /// A push channel's end (`channels.stop`).
+    StopChannel {
+        /// On whose behalf it was made.
+        user: UserId,
+        /// The channel's id.
+        channel: String,
+        /// Google's name of what it watches.
+        resource: String,
+    },
 }
 
 impl FetchRequest {
@@ -114,7 +134,10 @@ impl FetchRequest {
     #[must_use]
     pub fn user(&self) -> &UserId {
         match self {
-            FetchRequest::Calendars { user, .. } | FetchRequest::Events { user, .. } => user,
+            FetchRequest::Calendars { user, .. }
+            | FetchRequest::Events { user, .. }
+            | FetchRequest::Watch { user, .. }
+            | FetchRequest::StopChannel { user, .. } => user,
         }
     }
 
@@ -126,6 +149,10 @@ impl FetchRequest {
             FetchRequest::Events { query, .. } => {
                 vec!["calendars", query.calendar.as_str(), "events"]
             }
+            FetchRequest::Watch { calendar, .. } => {
+                vec!["calendars", calendar.as_str(), "events", "watch"]
+            }
+            FetchRequest::StopChannel { .. } => vec!["channels", "stop"],
         }
     }
 
@@ -145,6 +172,7 @@ impl FetchRequest {
                 parameters
             }
             FetchRequest::Events { query, .. } => query.parameters(),
+            FetchRequest::Watch { .. } | FetchRequest::StopChannel { .. } => Vec::new(),
         }
     }
 }

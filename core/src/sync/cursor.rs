@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::CalendarId;
+use crate::push::{Channel, Watch};
 use crate::time::{DAY_MS, Timestamp};
 
 /// How many invalid events are remembered with their reasons, over all calendars of a user.
@@ -94,6 +95,9 @@ pub struct CalendarCursor {
     /// Invalid events with the reason, by id; at most [`QUARANTINE_KEPT_MAX`] over all calendars.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,
+    /// Its push channels.
+    #[serde(default, skip_serializing_if = "Watch::is_empty")]
+    pub watch: Watch,
 }
 
 impl CalendarCursor {
@@ -112,6 +116,7 @@ impl CalendarCursor {
             resyncs: 0,
             unavailable_since: None,
             quarantined: BTreeMap::new(),
+            watch: Watch::default(),
         }
     }
 
@@ -150,6 +155,10 @@ pub struct SyncCursor {
     /// What is left to do of a round that was broken off; empty: the next round begins with all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub round: Vec<CalendarId>,
+    /// Push channels of calendars that are not kept any more, still to be stopped; at most
+    /// [`LEFT_OVER_MAX`](crate::push::LEFT_OVER_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_over: Vec<Channel>,
 }
 
 impl SyncCursor {
@@ -158,6 +167,18 @@ impl SyncCursor {
     pub fn read(text: Option<&str>) -> Self {
         text.and_then(|text| plain::read(text).or_else(|| serde_json::from_str(text).ok()))
             .unwrap_or_default()
+    }
+
+    /// Whether the push channel `id` is known.
+    #[must_use]
+    pub fn has_channel(&self, id: &str) -> bool {
+        let of_calendars = self
+            .calendars
+            .values()
+            .flat_map(|kept| &kept.watch.channels);
+        of_calendars
+            .chain(&self.left_over)
+            .any(|known| known.id == id)
     }
 
     /// How many more invalid events can be remembered.

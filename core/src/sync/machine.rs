@@ -1,6 +1,7 @@
 //! The machine itself: what each answer means, and what is wanted next.
 
 mod trouble;
+mod watching;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -43,6 +44,8 @@ enum State {
     Sweeping { sync_token: String },
     /// Saving what was done before the failure is told.
     Failing { failure: Failure },
+    /// Making or stopping a push channel, when all else is done.
+    Watching { asked: watching::Asked },
     /// Not begun, or over.
     Ended,
 }
@@ -84,6 +87,12 @@ pub struct SyncMachine {
     failed: Option<Failure>,
     /// Requests for which leave is at hand.
     permits: u32,
+    /// The calendars of this job in the order of the plan, for their push channels.
+    #[serde(default)]
+    to_watch: Vec<CalendarId>,
+    /// Push channels that this job made or stopped, or tried to.
+    #[serde(default)]
+    push_requests: u32,
     tally: Tally,
 }
 
@@ -118,6 +127,8 @@ impl SyncMachine {
             graph_is_willing: false,
             failed: None,
             permits,
+            to_watch: Vec::new(),
+            push_requests: 0,
             tally: Tally::default(),
         }
     }
@@ -195,6 +206,15 @@ impl SyncMachine {
                     (Ok(FetchReply::Calendars(page)), state) => self.listed(now, page, state),
                     (Ok(FetchReply::Events(page)), State::Fetching) => self.fetched(now, page),
                     (Err(failure), State::Fetching) => self.fetch_failed(now, failure),
+                    (Ok(FetchReply::Watched(made)), State::Watching { asked }) => {
+                        self.watched(now, asked, made)
+                    }
+                    (Ok(FetchReply::Stopped), State::Watching { asked }) => {
+                        self.channel_stopped(now, asked)
+                    }
+                    (Err(failure), State::Watching { asked }) => {
+                        self.push_refused(now, asked, &failure)
+                    }
                     (Err(failure), State::Listing { .. }) => self.end(End::Failed(failure)),
                     (_, state) => panic!("a fetch was answered in state {state:?}"),
                 }
@@ -214,6 +234,11 @@ impl SyncMachine {
             return self.end(End::Failed(failure));
         }
         if let Some(until) = wait_until {
+            if matches!(self.state, State::Watching { .. }) {
+                // A channel is not worth the wait: the sync is done.
+                self.state = State::Ended;
+                return self.done();
+            }
             return self.end(End::Wait { until });
         }
         self.permits += 1;
@@ -273,6 +298,7 @@ impl SyncMachine {
                     },
                 })
             }
+            State::Watching { asked } => Step::Fetch(self.push_request(asked)),
             state => panic!("no request is wanted in state {state:?}"),
         }
     }
@@ -369,6 +395,9 @@ impl SyncMachine {
         };
         // A calendar whose traversal is under way goes first: its page token will not get younger.
         plan.sort_by_key(|calendar| self.cursor.calendars[calendar].pass.is_none());
+        if self.concerns_push() {
+            self.to_watch = plan.clone();
+        }
         self.plan = plan.into();
         self.next_removal(now)
     }
@@ -396,7 +425,7 @@ impl SyncMachine {
 
     fn begin_calendar(&mut self, now: Timestamp) -> Step {
         let Some(calendar) = self.plan.front() else {
-            return self.done();
+            return self.finish(now);
         };
         let full_only = calendar.as_str().ends_with(FULL_ONLY_SUFFIX);
         let fingerprint = self.fingerprint();

@@ -32,6 +32,7 @@ use crate::google::page::FetchReply;
 use crate::google::query::{FetchRequest, PAGE_SIZE_DEFAULT};
 use crate::graph::{GraphReply, GraphWrite};
 use crate::id::CalendarId;
+use crate::push::PushSettings;
 use crate::queue::command::CommitOutcome;
 use crate::time::{DAY_MS, Timestamp};
 
@@ -68,6 +69,9 @@ pub struct SyncSettings {
     pub look_back_ms: u64,
     /// Full resyncs of one calendar a day, at the most. Default 4.
     pub resyncs_a_day_max: u32,
+    /// How calendars are watched by push channels; `None`: not at all, and channels that there are are stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushSettings>,
 }
 
 impl Default for SyncSettings {
@@ -77,6 +81,7 @@ impl Default for SyncSettings {
             page_size: PAGE_SIZE_DEFAULT,
             look_back_ms: 90 * DAY_MS,
             resyncs_a_day_max: 4,
+            push: None,
         }
     }
 }

@@ -312,7 +312,9 @@ pub(crate) fn quiet(op: &Op) -> EffectResult {
             FetchRequest::Events { .. } => Ok(page(PageEnd::Done {
                 sync_token: Some("token".to_owned()),
             })),
-            FetchRequest::Calendars { .. } => Err(Failure::permanent("not scripted")),
+            FetchRequest::Calendars { .. }
+            | FetchRequest::Watch { .. }
+            | FetchRequest::StopChannel { .. } => Err(Failure::permanent("not scripted")),
         }),
         Op::Graph(_) => EffectResult::Graph(Ok(GraphReply::Written(GraphCounts::default()))),
         Op::Store(_) => panic!("the store is not scripted"),

@@ -26,7 +26,7 @@ use crate::handle::{Handle, Readiness, Why, start_recorded};
 use crate::record::{Bounds, Recorder};
 use crate::reload::Reloader;
 use crate::supervisor::{Supervisor, describe};
-use crate::web::{self, Web, WebSettings};
+use crate::web::{self, Hooks, Web, WebSettings};
 use crate::wiring::{self, Queue, Refused};
 use crate::{logging, metrics::Metrics};
 
@@ -48,6 +48,10 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let supervisor = Arc::new(Supervisor::of(environment));
     let listener = match config.http.listen {
         Some(listen) => Some(web::bind(listen).await?),
+        None => None,
+    };
+    let hooks = match &config.push {
+        Some(push) => Some(web::bind_for("push.listen", push.listen).await?),
         None => None,
     };
     let wall = Arc::new(SystemClock);
@@ -84,6 +88,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         source: Arc::new(source),
         graph,
     });
+    let source_port = Arc::clone(&ports.source);
     let worker = settings.worker.clone();
     let (recorder, journal) = match &config.record {
         None => (None, None),
@@ -115,6 +120,20 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             Arc::clone(&metrics),
         );
         tasks.spawn(web::serve(listener, web));
+    }
+    if let (Some(listener), Some(webhook)) = (hooks, wiring::webhook(&config)?) {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!("notifications of changes come in at http://{address}");
+        }
+        let hooks = Hooks {
+            webhook,
+            readiness: handle.readiness_changes(),
+            store: queue.store(),
+            source: source_port,
+            source_name: config.schedule.definition.source.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn(web::serve_webhook(listener, hooks));
     }
     if away.is_some() {
         tasks.spawn(forget_when_ready(

@@ -26,12 +26,13 @@ const PAGE_SIZE_LARGE: u32 = 1_000;
 const PAGE_LARGE_TIMEOUT_MS: u64 = 10 * SECOND_MS;
 
 /// The settings that name a file with a secret.
-const SECRET_FILES: [(&str, &str); 5] = [
+const SECRET_FILES: [(&str, &str); 6] = [
     ("credentials", "keys_file"),
     ("google", "client_secret_file"),
     ("google", "service_account_key_file"),
     ("graph", "password_file"),
     ("http", "token_file"),
+    ("push", "key_file"),
 ];
 /// At most this many files that others can read are named one by one: there may be one for each user.
 const FILES_NAMED_MAX: usize = 10;

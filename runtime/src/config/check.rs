@@ -5,6 +5,7 @@
 
 mod credentials;
 mod http;
+mod push;
 mod redis;
 mod users;
 
@@ -94,6 +95,7 @@ impl<'a> Checker<'a> {
             self.refuse_embedded_graph();
         }
         let http = self.http();
+        let push = self.push();
         let log = self.log();
         let record = self.record();
         Some(Config {
@@ -109,6 +111,7 @@ impl<'a> Checker<'a> {
             store: store?,
             redis: redis?,
             http: http?,
+            push: push?,
             log: log?,
             record: record?,
         })

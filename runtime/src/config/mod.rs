@@ -64,6 +64,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// What is served over HTTP.
     pub http: HttpConfig,
+    /// How Google tells of changes; `None`: it does not, and all is polled.
+    pub push: Option<PushConfig>,
     /// What is logged.
     pub log: LogConfig,
     /// The journal for `kalends replay`; `None`: none is written.
@@ -271,6 +273,19 @@ pub struct HttpConfig {
     pub token: Option<Secret>,
     /// Host names under which it is asked, beside those of this machine itself, in small letters.
     pub hosts: Vec<String>,
+}
+
+/// Section `[push]`, if its `address` is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushConfig {
+    /// What Google is told.
+    pub address: String,
+    /// Where notifications come in.
+    pub listen: SocketAddr,
+    /// The key of the channels' tokens, the same for all processes.
+    pub key: Secret,
+    /// The pace of polls of users who are watched, in milliseconds.
+    pub poll_ms: u64,
 }
 
 /// Section `[log]`.

@@ -527,6 +527,43 @@ pub const SETTINGS: &[Setting] = &[
         "Names under which this process is asked, beside localhost, separated by commas, like \"kalends.example.com\". \
          Requests under other names are refused.",
     ),
+    setting(
+        "push",
+        "address",
+        Kind::Url,
+        None,
+        "The https address at which Google reaches push.listen, to tell of changes. Users whose calendars are all watched are \
+         polled every poll_minutes instead of by the schedule. Not set: all is polled.",
+    ),
+    setting(
+        "push",
+        "listen",
+        Kind::Text,
+        None,
+        "Where notifications come in, like \"127.0.0.1:7879\"; nothing else is served there.",
+    ),
+    setting(
+        "push",
+        "key",
+        Kind::Secret,
+        None,
+        "The key by which genuine notifications are known, the same for all processes: at least 32 characters. Better in \
+         key_file or in the environment.",
+    ),
+    setting(
+        "push",
+        "key_file",
+        Kind::Path,
+        None,
+        "A file that holds push.key and nothing else.",
+    ),
+    setting(
+        "push",
+        "poll_minutes",
+        Kind::Integer(30, 24 * 60),
+        Some("360"),
+        "How often users who are watched are polled, in minutes: Google loses some notifications.",
+    ),
     with_flag(
         "--log-format",
         setting(

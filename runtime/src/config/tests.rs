@@ -4,6 +4,7 @@ mod advice;
 mod credentials;
 mod http;
 mod mistakes;
+mod push;
 mod redis;
 
 use std::collections::BTreeMap;

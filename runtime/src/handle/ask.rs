@@ -193,13 +193,23 @@ pub(crate) async fn enqueue_sync(
     source: SourceName,
     user: UserId,
 ) -> Result<(), NotEnqueued> {
+    enqueue_sync_after(store, source, user, 0).await
+}
+
+/// As [`enqueue_sync`]; it begins after `wait_ms` milliseconds, and what is asked for until then is one with it.
+pub(crate) async fn enqueue_sync_after(
+    store: &dyn Store,
+    source: SourceName,
+    user: UserId,
+    wait_ms: u64,
+) -> Result<(), NotEnqueued> {
     let (now, state) = read_user(store, &source, &user).await?;
     if let Some(reason) = state.parked {
         return Err(NotEnqueued::Parked(reason));
     }
     let job = NewJob {
         user,
-        run_at: now,
+        run_at: now.plus_ms(wait_ms),
         nominal_at: None,
         priority: Priority::Now,
     };
@@ -218,7 +228,8 @@ pub(crate) async fn enqueue_sync(
     }
 }
 
-async fn read_user(
+/// What the store knows of a user, and its time.
+pub(crate) async fn read_user(
     store: &dyn Store,
     source: &SourceName,
     user: &UserId,

@@ -163,6 +163,11 @@ impl Metrics {
             "kalends_google_token_requests_total",
             "Requests to the token endpoint, by status; none: no answer.",
         );
+        self.notifications.write(
+            text,
+            "kalends_push_notifications_total",
+            "Notifications of changes: accepted, of a new channel, forged, or told to come again.",
+        );
         let name = "kalends_google_fetch_duration_seconds";
         text.metric(
             name,

@@ -57,6 +57,7 @@ pub struct Metrics {
     fetch_took: Histogram,
     google_requests: Counters,
     token_requests: Counters,
+    notifications: Counters,
     google_hour: Mutex<Hour>,
     graph_took: Histogram,
     graph_writes: Counters,
@@ -114,10 +115,19 @@ impl Metrics {
             fetch_took: Histogram::new(SHORT_US),
             google_requests: Counters::new("status", &STATUSES),
             token_requests: Counters::new("status", &STATUSES),
+            notifications: Counters::new(
+                "outcome",
+                &["accepted", "channel", "forged", "told_to_come_again"],
+            ),
             google_hour: Mutex::new(Hour::new(Instant::now())),
             graph_took: Histogram::new(SHORT_US),
             graph_writes: Counters::new("outcome", &["written", "fenced"]),
         }
+    }
+
+    /// A notification of Google's came, or what was to pass for one.
+    pub(crate) fn notification(&self, outcome: &'static str) {
+        self.notifications.add(outcome, 1);
     }
 
     /// When the process started.

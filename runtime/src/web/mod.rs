@@ -11,6 +11,7 @@
 //! | `inside` | the API without a socket, for commands |
 //! | `routes` | the table of all paths |
 //! | `request`, `problem` | what was asked, and how a refusal is told |
+//! | `webhook` | Google's notifications, at an address of their own |
 //! | `probes`, `look`, `change`, `sync_all`, `events`, `page` | the answers |
 
 mod auth;
@@ -30,6 +31,7 @@ mod server;
 mod sync_all;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +52,8 @@ use crate::reload::Reloader;
 
 pub use inside::{ANSWER_BYTES_MAX, ask};
 pub use rates::Rate;
-pub use server::{bind, serve};
+pub use server::{bind, bind_for, serve};
+pub use webhook::{Hooks, serve_webhook};
 
 /// What the face is told.
 #[derive(Clone, Debug)]

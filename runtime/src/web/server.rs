@@ -38,9 +38,17 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// # Errors
 /// If another process has it, or the address is not one of this machine's.
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener, Refused> {
+    bind_for("http.listen", listen).await
+}
+
+/// As [`bind`], for another setting.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn bind_for(setting: &str, listen: SocketAddr) -> Result<TcpListener, Refused> {
     TcpListener::bind(listen).await.map_err(|error| {
         Refused::bad_input(format!(
-            "http.listen: {listen} cannot be listened at: {error}; choose another port or address, or end who has it"
+            "{setting}: {listen} cannot be listened at: {error}; choose another port or address, or end who has it"
         ))
     })
 }
@@ -57,7 +65,11 @@ pub(super) struct Peer {
 pub async fn serve(listener: TcpListener, web: Arc<Web>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(super::events::tell_listeners(Arc::clone(&web)));
-    let router = router(&web);
+    serve_router(listener, router(&web), tasks).await;
+}
+
+/// Serves a router within the bounds of this file, beside `tasks`, for as long as it is polled.
+pub(super) async fn serve_router(listener: TcpListener, router: Router, mut tasks: JoinSet<()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;

@@ -85,6 +85,8 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
                     (EventsFrom::SyncToken(_), None) => "increment",
                 },
                 FetchRequest::Calendars { .. } => "calendars",
+                FetchRequest::Watch { .. } => "watch",
+                FetchRequest::StopChannel { .. } => "stop a channel",
             };
             (
                 column(*process),

@@ -247,6 +247,7 @@ impl GoogleEmulator {
             mentioned.push(id.clone());
             state.overlay.insert(id, entry);
         }
+        self.tell_watchers(now, user, calendar);
         Ok(mentioned)
     }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::google::failure::{classify, classify_token, new_token_may_help, retry_after_ms};
 use kalends_core::google::page::{EventsPage, FetchReply, PageEnd, read_calendars, read_events};
+use kalends_core::google::push::{read_watched, stop_body, watch_body};
 use kalends_core::google::query::{EventsFrom, FetchRequest};
 use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -27,6 +28,9 @@ use crate::http::{Delivery, Request, Response};
 /// How long a renewal that failed for the moment is not tried again while the old token is good, in milliseconds, as in
 /// the adapter.
 const RENEWAL_PAUSE_MS: u64 = MINUTE_MS;
+
+/// Where notifications go in a simulation.
+const WEBHOOK: &str = "https://hooks.example.com/google";
 
 /// An access token of one user.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +187,11 @@ impl GoogleClient {
             // A round trip lies between: a token of the very moment in which the old ones ended would end with them.
             answer = self.send(google, now.plus_ms(1), user, request)?;
         }
+        if matches!(request, FetchRequest::StopChannel { .. })
+            && matches!(answer.status, 200 | 204 | 404)
+        {
+            return Ok(FetchReply::Stopped);
+        }
         if answer.status != 200 {
             let retry_after_ms = wait_asked_ms(&answer, self.local(now));
             let failure = classify(answer.status, retry_after_ms, &answer.body);
@@ -201,6 +210,8 @@ impl GoogleClient {
                 read_calendars(&answer.body).map(FetchReply::Calendars)
             }
             FetchRequest::Events { .. } => read_events(&answer.body).map(FetchReply::Events),
+            FetchRequest::Watch { .. } => read_watched(&answer.body).map(FetchReply::Watched),
+            FetchRequest::StopChannel { .. } => Ok(FetchReply::Stopped),
         }
     }
 
@@ -217,7 +228,8 @@ impl GoogleClient {
             delegated: false,
         };
         let token = access_token(&google.settings, caller, access.issued);
-        let request = request_of(request).with_header("authorization", format!("Bearer {token}"));
+        let request =
+            request_at(request, now).with_header("authorization", format!("Bearer {token}"));
         let answer = google.handle(now, &request);
         if answer.delivery == Delivery::Lost {
             return Err(Failure::transient("Google Calendar gave no answer"));
@@ -279,6 +291,20 @@ fn life_ms(google: &GoogleEmulator) -> u64 {
 fn known_user(google: &GoogleEmulator, request: &FetchRequest) -> Result<u32, Failure> {
     let user = google.user(request.user().as_str());
     user.map_err(|_| Failure::new(FailureKind::Unauthorized, "there is no token for this user"))
+}
+
+/// With the body of what is posted, as the adapter makes it; a channel's token is its own id here.
+fn request_at(request: &FetchRequest, now: Timestamp) -> Request {
+    let body = match request {
+        FetchRequest::Calendars { .. } | FetchRequest::Events { .. } => return request_of(request),
+        FetchRequest::Watch {
+            channel, life_ms, ..
+        } => watch_body(channel, WEBHOOK, channel, now.plus_ms(*life_ms)),
+        FetchRequest::StopChannel {
+            channel, resource, ..
+        } => stop_body(channel, resource),
+    };
+    Request::post(&request_of(request).path, body)
 }
 
 fn request_of(request: &FetchRequest) -> Request {

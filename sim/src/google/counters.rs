@@ -19,6 +19,10 @@ pub struct Counters {
     pub increments: u64,
     /// Requests of further pages, of either kind.
     pub further_pages: u64,
+    /// Push channels that were asked for.
+    pub watches: u64,
+    /// Push channels whose end was asked for.
+    pub stops: u64,
     /// Requests of anything else.
     pub unknown_requests: u64,
     /// Events (and remains of deleted ones) that were put on pages.

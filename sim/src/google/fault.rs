@@ -97,6 +97,7 @@ impl RetryAfter {
 pub(crate) enum Place {
     Events,
     CalendarList,
+    Push,
     Token,
 }
 

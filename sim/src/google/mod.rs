@@ -29,6 +29,7 @@ mod json;
 mod list;
 mod oauth;
 mod person;
+mod push;
 mod query;
 mod quota;
 mod random;
@@ -55,6 +56,7 @@ pub use client::GoogleClient;
 pub use counters::Counters;
 pub use fault::{FAULTS_WAITING_MAX, Fault, RetryAfter};
 pub use fixture::{FIXTURE_EVENTS_MAX, FixtureError};
+pub use push::{CHANNEL_LIFE_MS_MAX, NOTIFICATIONS_MAX, Notification, PushWeather};
 pub use settings::{
     CALENDARS_PER_USER_MAX, ChangedQuery, EVENTS_PER_CALENDAR_MAX, ForgedToken, GoogleSettings,
     LimitAnswer, OauthClient, QuotaSettings, USERS_MAX,
@@ -110,6 +112,7 @@ pub struct GoogleEmulator {
     quota: Quota,
     faults: Faults,
     counters: Counters,
+    push: push::Push,
     /// The hash of a sync's parameters, by its page size: the shortcut's copy of what a query would be hashed to.
     sync_hashes: BTreeMap<u32, u64>,
 }
@@ -121,6 +124,8 @@ enum Route {
     Revoke,
     CalendarList,
     Events(String),
+    Watch(String),
+    StopChannel,
     Unknown,
 }
 
@@ -147,6 +152,7 @@ impl GoogleEmulator {
             quota: Quota::default(),
             faults: Faults::default(),
             counters: Counters::default(),
+            push: push::Push::default(),
             sync_hashes: BTreeMap::new(),
         }
     }
@@ -212,6 +218,14 @@ impl GoogleEmulator {
                 }
                 self.calendar_request(now, request, Some(&calendar))
             }
+            (Route::Watch(calendar), "POST") => {
+                self.counters.watches += 1;
+                self.push_request(now, request, Some(&calendar))
+            }
+            (Route::StopChannel, "POST") => {
+                self.counters.stops += 1;
+                self.push_request(now, request, None)
+            }
             _ => {
                 self.counters.unknown_requests += 1;
                 ApiError::not_found().response()
@@ -271,6 +285,39 @@ impl GoogleEmulator {
             Ok(body) => Response::json(200, body),
             Err(error) => error.response(),
         };
+        match fault {
+            Some(fault) => fault.spoil(response),
+            None => response,
+        }
+    }
+
+    /// A channel of `calendar`, or the end of one.
+    fn push_request(
+        &mut self,
+        now: Timestamp,
+        request: &Request,
+        calendar: Option<&str>,
+    ) -> Response {
+        let caller = match self.grants.authenticate(&self.settings, now, request) {
+            Ok(caller) => caller,
+            Err(error) => return error.response(),
+        };
+        let fault = self.faults.take(now, Some(caller.user), Place::Push);
+        if let Some(answer) = fault.as_ref().and_then(Fault::answer) {
+            return answer;
+        }
+        if let Some(quota) = &self.settings.quota
+            && let Err(refusal) = self.quota.admit(quota, now, payer(caller, request))
+        {
+            return refusal;
+        }
+        let answered = match calendar {
+            Some(calendar) => self
+                .watch(now, caller.user, calendar, request)
+                .map(|body| Response::json(200, body)),
+            None => self.stop_channel(caller.user, request),
+        };
+        let response = answered.unwrap_or_else(|error| error.response());
         match fault {
             Some(fault) => fault.spoil(response),
             None => response,
@@ -398,6 +445,13 @@ fn route(path: &str) -> Route {
         ["token"] | ["oauth2", "v4", "token"] => Route::Token,
         ["revoke"] => Route::Revoke,
         ["calendar", "v3", "users", "me", "calendarList"] => Route::CalendarList,
+        ["calendar", "v3", "channels", "stop"] => Route::StopChannel,
+        ["calendar", "v3", "calendars", calendar, "events", "watch"] => {
+            match percent_decode_str(calendar).decode_utf8() {
+                Ok(calendar) => Route::Watch(calendar.into_owned()),
+                Err(_) => Route::Unknown,
+            }
+        }
         ["calendar", "v3", "calendars", calendar, "events"] => {
             match percent_decode_str(calendar).decode_utf8() {
                 Ok(calendar) => Route::Events(calendar.into_owned()),

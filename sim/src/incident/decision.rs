@@ -400,6 +400,17 @@ fn fetch_digest(digest: &mut Digest, request: &FetchRequest, names: &impl Names)
                 EventsFrom::SyncToken(token) => digest.add(4).add(names.text(token)),
             };
         }
+        FetchRequest::Watch {
+            calendar, life_ms, ..
+        } => {
+            digest
+                .add(5)
+                .add(names.text(calendar.as_str()))
+                .add(*life_ms);
+        }
+        FetchRequest::StopChannel { resource, .. } => {
+            digest.add(6).add(names.text(resource));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kalends_core::failure::Failure;
 use kalends_core::google::page::{CalendarEntry, CalendarsPage, EventsPage, FetchReply, PageEnd};
+use kalends_core::google::push::Watched;
 use kalends_core::google::query::{EventsFrom, FetchRequest};
 use kalends_core::graph::{GraphCounts, GraphReply};
 use kalends_core::id::{CalendarId, ScheduleName, SourceName, UserId};
@@ -512,6 +513,11 @@ impl GoOn {
                     next_page_token: None,
                 }))
             }
+            FetchRequest::Watch { life_ms, .. } => Ok(FetchReply::Watched(Watched {
+                resource: UNKNOWN_TOKEN.to_owned(),
+                expires_at: self.node.store_now(self.now).plus_ms(life_ms),
+            })),
+            FetchRequest::StopChannel { .. } => Ok(FetchReply::Stopped),
         }
     }
 }

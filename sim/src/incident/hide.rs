@@ -11,12 +11,14 @@
 use kalends_core::failure::Failure;
 use kalends_core::google::event::{ApiEvent, ApiTime};
 use kalends_core::google::page::{CalendarEntry, CalendarsPage, EventsPage, FetchReply, PageEnd};
+use kalends_core::google::push::Watched;
 use kalends_core::id::{CalendarId, UserId};
 use kalends_core::node::FanOutProgress;
 use kalends_core::node::io::{EffectResult, Input};
 use kalends_core::node::settings::NodeSettings;
 use kalends_core::policy::spread::{Spread, phase};
 use kalends_core::pseudonym::Pseudonym;
+use kalends_core::push::Channel;
 use kalends_core::queue::command::{Lease, LeaseRef, Refusal, Reply};
 use kalends_core::queue::state::JobKey;
 use kalends_core::sync::convert::{EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, text_bytes};
@@ -147,6 +149,11 @@ impl Hider {
             EffectResult::Fetch(Ok(FetchReply::Events(page))) => {
                 Outcome::Events(self.page(page, row_hash))
             }
+            EffectResult::Fetch(Ok(FetchReply::Watched(made))) => Outcome::Watched(Watched {
+                resource: self.text(&made.resource),
+                expires_at: made.expires_at,
+            }),
+            EffectResult::Fetch(Ok(FetchReply::Stopped)) => Outcome::ChannelStopped,
             EffectResult::Fetch(Err(failure)) => Outcome::FetchFailed(self.failure(failure)),
             EffectResult::Graph(Ok(reply)) => Outcome::Written(*reply),
             EffectResult::Graph(Err(failure)) => Outcome::WriteFailed(self.failure(failure)),
@@ -230,7 +237,9 @@ impl Hider {
                 Box::new(self.calendar_cursor(*cursor)),
             )
         };
+        let left_over = cursor.left_over.into_iter();
         let cursor = SyncCursor {
+            left_over: left_over.map(|channel| self.channel(channel)).collect(),
             calendars: cursor.calendars.into_iter().map(hidden).collect(),
             round: cursor
                 .round
@@ -246,11 +255,21 @@ impl Hider {
         if let Some(pass) = &mut cursor.pass {
             pass.page_token = pass.page_token.take().map(|token| self.token(&token));
         }
+        let channels = cursor.watch.channels.into_iter();
+        cursor.watch.channels = channels.map(|channel| self.channel(channel)).collect();
         cursor.title = cursor.title.map(|title| self.text(&title));
         cursor.row_hash = self.key.number(cursor.row_hash);
         let hidden = |(id, _): (String, String)| (self.text(&id), LEFT_OUT.to_owned());
         cursor.quarantined = cursor.quarantined.into_iter().map(hidden).collect();
         cursor
+    }
+
+    /// Its id is made of a fencing token, and names nobody.
+    fn channel(&self, channel: Channel) -> Channel {
+        Channel {
+            resource: self.text(&channel.resource),
+            ..channel
+        }
     }
 
     fn progress(&self, text: &str) -> String {

@@ -4,6 +4,7 @@
 use kalends_core::failure::Failure;
 use kalends_core::google::event::{ApiEvent, ApiTime};
 use kalends_core::google::page::{CalendarsPage, EventsPage, FetchReply, PageEnd, UnreadableItem};
+use kalends_core::google::push::Watched;
 use kalends_core::graph::GraphReply;
 use kalends_core::node::io::{EffectId, EffectResult, Input};
 use kalends_core::port::StoreUnavailable;
@@ -47,6 +48,12 @@ pub enum Outcome {
     /// A page of events.
     #[serde(rename = "e")]
     Events(Page),
+    /// A push channel was made.
+    #[serde(rename = "n")]
+    Watched(Watched),
+    /// A push channel has ended.
+    #[serde(rename = "o")]
+    ChannelStopped,
     /// The source refused.
     #[serde(rename = "f")]
     FetchFailed(Failure),
@@ -137,6 +144,8 @@ impl Outcome {
             Outcome::Away(detail) => EffectResult::Store(Err(StoreUnavailable { detail })),
             Outcome::Calendars(page) => EffectResult::Fetch(Ok(FetchReply::Calendars(page))),
             Outcome::Events(page) => EffectResult::Fetch(Ok(FetchReply::Events(page.into()))),
+            Outcome::Watched(made) => EffectResult::Fetch(Ok(FetchReply::Watched(made))),
+            Outcome::ChannelStopped => EffectResult::Fetch(Ok(FetchReply::Stopped)),
             Outcome::FetchFailed(failure) => EffectResult::Fetch(Err(failure)),
             Outcome::Written(reply) => EffectResult::Graph(Ok(reply)),
             Outcome::WriteFailed(failure) => EffectResult::Graph(Err(failure)),

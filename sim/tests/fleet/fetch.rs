@@ -100,7 +100,7 @@ fn the_shortcut_says_what_the_long_way_says() {
                     tokens[user] = sync_token;
                 }
             }
-            Ok(FetchReply::Calendars(_)) => panic!("nobody asked for calendars"),
+            Ok(other) => panic!("nobody asked for {other:?}"),
             Err(_) => {
                 refused += 1;
                 tokens[user] = None;

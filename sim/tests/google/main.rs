@@ -9,5 +9,7 @@ mod faults;
 mod fixtures;
 mod lists;
 mod oauth;
+mod push;
+mod push_days;
 mod schema;
 mod weight;

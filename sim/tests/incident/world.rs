@@ -7,6 +7,7 @@ use kalends_core::google::failure::{classify, retry_after_ms};
 use kalends_core::google::page::{
     EventsPage, FetchReply, UnreadableItem, read_calendars, read_events,
 };
+use kalends_core::google::push::{read_watched, stop_body, watch_body};
 use kalends_core::google::query::FetchRequest;
 use kalends_core::graph::{GraphCounts, GraphReply, GraphWrite};
 use kalends_core::id::{ScheduleName, SourceName, UserId, WorkerId};
@@ -16,12 +17,13 @@ use kalends_core::node::settings::{NodeSettings, SourceDefinition};
 use kalends_core::policy::schedule::ScheduleDefinition;
 use kalends_core::policy::spread::Spread;
 use kalends_core::port::StoreUnavailable;
+use kalends_core::push::PushSettings;
 use kalends_core::queue::Queue;
 use kalends_core::queue::command::{Command, Stamped};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::sync::{CalendarSelection, SyncSettings};
-use kalends_core::time::{MINUTE_MS, Timestamp};
+use kalends_core::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use kalends_sim::google::{Fault, GoogleEmulator, GoogleSettings};
 use kalends_sim::http::{Delivery, Request};
 use kalends_sim::incident::{End, Key, Recording, Said, Told, Turn};
@@ -51,6 +53,11 @@ pub(crate) fn settings(seed: u64, users: Vec<UserId>) -> NodeSettings {
                 _ => CalendarSelection::AllReadable,
             },
             page_size: 10,
+            // Short lives, so that channels are renewed and stopped within a run; the pace of polls stays as it is.
+            push: seed.is_multiple_of(4).then_some(PushSettings {
+                life_ms: 2 * HOUR_MS,
+                poll_ms: 10 * MINUTE_MS,
+            }),
             ..SyncSettings::default()
         },
         enroll: users.into_iter().map(|user| (user, 77)).collect(),
@@ -307,12 +314,34 @@ impl World {
             "authorization",
             format!("Bearer {}", access.unwrap().refresh_token),
         );
+        match request {
+            FetchRequest::Calendars { .. } | FetchRequest::Events { .. } => {}
+            FetchRequest::Watch {
+                channel, life_ms, ..
+            } => {
+                asked.method = "POST".to_owned();
+                let expires_at = self.now.plus_ms(*life_ms);
+                let address = "https://hooks.example.com/";
+                asked.body = watch_body(channel, address, PLANTED, expires_at).into();
+            }
+            FetchRequest::StopChannel {
+                channel, resource, ..
+            } => {
+                asked.method = "POST".to_owned();
+                let resource = resource.strip_prefix(&format!("{PLANTED} "));
+                asked.body = stop_body(channel, resource.unwrap()).into();
+            }
+        }
         for (name, value) in request.parameters() {
             asked = asked.with_query(name, value);
         }
         let response = self.google.handle(self.now, &asked);
         if response.delivery != Delivery::Whole {
             return Err(Failure::transient(format!("{PLANTED}: cut off")));
+        }
+        let is_stop = matches!(request, FetchRequest::StopChannel { .. });
+        if is_stop && matches!(response.status, 204 | 404) {
+            return Ok(FetchReply::Stopped);
         }
         if response.status != 200 {
             let retry = response.header("retry-after");
@@ -330,6 +359,12 @@ impl World {
                 self.make_hostile(&mut page);
                 Ok(FetchReply::Events(page))
             }
+            FetchRequest::Watch { .. } => {
+                let mut made = read_watched(&response.body)?;
+                made.resource = format!("{PLANTED} {}", made.resource);
+                Ok(FetchReply::Watched(made))
+            }
+            FetchRequest::StopChannel { .. } => Ok(FetchReply::Stopped),
         }
     }
 

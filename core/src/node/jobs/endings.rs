@@ -26,9 +26,11 @@ impl Node {
         let next_due_at = self.next_due_of(token);
         let slot = self.slots.its(token);
         let claimed_at = slot.claimed_at;
+        let store_now = self.link.store_time(now);
         let Work::Sync { machine, .. } = &slot.work else {
             panic!("a fan-out is no sync")
         };
+        let due_after_push = machine.due_after(next_due_at, store_now);
         if machine.tally().malformed_tokens > 0
             && let JobKey::Sync { user, .. } = &slot.lease.key
         {
@@ -42,6 +44,7 @@ impl Node {
         }
         match end {
             End::Done { cursor, outcome } => {
+                let next_due_at = due_after_push;
                 let commit = Commit {
                     cursor: Some(cursor),
                     next_due_at,

@@ -91,7 +91,7 @@ impl SyncMachine {
                 self.tally.deleted += counts.deleted;
                 return match std::mem::replace(&mut self.state, State::Ended) {
                     State::Removing { calendar } => {
-                        self.cursor.calendars.remove(&calendar);
+                        self.calendar_removed(&calendar);
                         self.next_removal(now)
                     }
                     State::Writing { end } => {

@@ -178,6 +178,8 @@ fn outcome_words(outcome: &Outcome) -> String {
                 ", the last one"
             }
         ),
+        Outcome::Watched(made) => format!("a push channel, until {}", made.expires_at),
+        Outcome::ChannelStopped => "the push channel has ended".to_owned(),
         Outcome::FetchFailed(failure) => format!("the source refuses: {}", failure_words(failure)),
         Outcome::Written(GraphReply::Written(counts)) => format!(
             "the graph: {} written, {} removed",
@@ -355,6 +357,12 @@ fn fetch_words(request: &FetchRequest) -> String {
             };
             let page = query.page_token.as_ref().map_or("", |_| ", a further page");
             format!("ask for {from} in {} of {user}{page}", query.calendar)
+        }
+        FetchRequest::Watch { user, calendar, .. } => {
+            format!("ask to be told of changes in {calendar} of {user}")
+        }
+        FetchRequest::StopChannel { user, channel, .. } => {
+            format!("stop the channel {channel} of {user}")
         }
     }
 }
