@@ -56,6 +56,7 @@ try {
 
   step("hostile text is text");
   await page.until("the hostile user", has("failed", hostileUser));
+  await page.until("who must connect again", `${has("user", "Users who must connect again")} && ${has("user", hostileUser)}`);
   assert.equal(await page.value("document.querySelector('main img, main script')"), null);
   assert.equal(await page.value("typeof planted"), "undefined");
   await accessible();

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use axum::response::Response;
 use kalends_core::id::{SourceName, UserId};
 use kalends_core::port::StoreUnavailable;
-use kalends_core::queue::command::{Command, ParkReason, Reply};
+use kalends_core::queue::command::{BATCH_MAX, Command, ParkReason, Reply};
 use kalends_core::queue::state::{JobKey, JobListing, JobState, UserState};
 use kalends_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ const SCRAPE_MS_MAX: u64 = 3_000;
 /// Entries of a page at the most, and by default.
 const PAGE_MAX: u32 = 200;
 const PAGE_DEFAULT: u32 = 50;
+/// Pages of users that one request for those who must connect again looks through.
+const WAITING_PAGES_MAX: u32 = 5;
 /// Finished jobs of each kind that are looked through for one user's.
 const HISTORY_LOOKED_AT: u32 = 1_000;
 /// Entries of one user's history at the most.
@@ -140,10 +142,19 @@ pub(super) async fn jobs(web: &Web, asked: &Asked) -> Result<Response, Problem> 
 }
 
 pub(super) async fn users(web: &Web, asked: &Asked) -> Result<Response, Problem> {
-    asked.only(&["source", "after", "prefix", "limit"])?;
+    asked.only(&["source", "after", "prefix", "limit", "needs_reauth"])?;
     let source = web.source_of(asked.parameter("source"))?;
     let limit = asked.number("limit", (1, PAGE_MAX), PAGE_DEFAULT)?;
     let prefix = asked.parameter("prefix").unwrap_or_default();
+    match asked.parameter("needs_reauth") {
+        None | Some("false") => {}
+        Some("true") if prefix.is_empty() => return waiting_users(web, asked, source, limit).await,
+        _ => {
+            return Err(Problem::bad(
+                "needs_reauth is true or false, and does not go together with prefix",
+            ));
+        }
+    }
     let name = |text: &str| {
         UserId::new(text).map_err(|error| Problem::bad(format!("a user's name {error}")))
     };
@@ -187,6 +198,57 @@ pub(super) async fn users(web: &Web, asked: &Asked) -> Result<Response, Problem>
             .map(|(user, state)| user_json(user, state, now))
             .collect::<Vec<_>>(),
         "next": next,
+    });
+    Ok(json_with(StatusCode::OK, &body))
+}
+
+/// Users who must connect again. So many users are looked through at the most that one request costs the store little; what it
+/// did not come to is the next page.
+async fn waiting_users(
+    web: &Web,
+    asked: &Asked,
+    source: SourceName,
+    limit: u32,
+) -> Result<Response, Problem> {
+    let name = |text: &str| {
+        UserId::new(text).map_err(|error| Problem::bad(format!("a user's name {error}")))
+    };
+    let mut after = asked.parameter("after").map(name).transpose()?;
+    let mut now = Timestamp::EPOCH;
+    let mut found = Vec::new();
+    let mut is_over = false;
+    for _ in 0..WAITING_PAGES_MAX {
+        let command = Command::Users {
+            source: source.clone(),
+            after: after.clone(),
+            limit: u32::try_from(BATCH_MAX).expect("a batch is small"),
+        };
+        let stamped = web.store.apply(command).await?;
+        now = stamped.now;
+        let users = match stamped.value {
+            Reply::Users { users } => users,
+            Reply::Refused { refusal } => return Err(refusal.into()),
+            other => panic!("users were asked for, not {other:?}"),
+        };
+        is_over = users.len() < BATCH_MAX;
+        for (user, state) in users {
+            if found.len() == limit as usize {
+                is_over = false;
+                break;
+            }
+            after = Some(user.clone());
+            if state.parked == Some(ParkReason::NeedsReauth) {
+                found.push(user_json(&user, &state, now));
+            }
+        }
+        if is_over || found.len() == limit as usize {
+            break;
+        }
+    }
+    let body = json!({
+        "now": now.to_rfc3339(),
+        "users": found,
+        "next": after.filter(|_| !is_over),
     });
     Ok(json_with(StatusCode::OK, &body))
 }

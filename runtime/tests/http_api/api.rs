@@ -192,6 +192,19 @@ async fn a_user_is_shown_with_history_and_without_secrets() {
     let eve = face.get("/api/v1/users/eve").await.expect(200).json();
     assert_eq!(eve["needs_reauth"], true, "{eve}");
     assert_eq!(eve["history"][0]["error"], "the grant was revoked", "{eve}");
+
+    let path = "/api/v1/users?needs_reauth=true";
+    let waiting = face.get(path).await.expect(200).json();
+    assert_eq!(waiting["users"].as_array().unwrap().len(), 1, "{waiting}");
+    assert_eq!(waiting["users"][0]["user"], "eve", "{waiting}");
+    assert_eq!(waiting["next"], Value::Null, "{waiting}");
+    let behind = format!("{path}&after=eve&limit=1");
+    let behind = face.get(&behind).await.expect(200).json();
+    assert_eq!(behind["users"], json!([]), "{behind}");
+    face.get("/api/v1/users?needs_reauth=yes").await.expect(400);
+    face.get("/api/v1/users?needs_reauth=true&prefix=e")
+        .await
+        .expect(400);
 }
 
 #[tokio::test]

@@ -209,6 +209,10 @@ function render() {
   if ($("verdict").textContent !== words) $("verdict").textContent = words;
   $("verdict").className = `verdict ${kind}`;
   $("tiles").replaceChildren(...tiles(status));
+  if (status.parked !== parkedShown) {
+    parkedShown = status.parked;
+    if ($("query").value.trim() === "") search();
+  }
   $("ages").replaceChildren(...ageBars(status));
   show("sources", status.sources.map((one) => ({ ...one, freshness: null, oldest_success_at: null })), sources);
   show("failed", status.failed_jobs, failed);
@@ -265,15 +269,23 @@ function disconnected(words) {
 
 // ---- One user ----
 
+/** How many were parked when the list of who must connect again was made. */
+let parkedShown = null;
+
 async function search() {
   const query = $("query").value.trim(), place = $("user");
-  if (query === "") return place.replaceChildren(h("p", { className: "quiet" }, "Write a user's id."));
+  const rowOf = (user) => [userLink(user), time(user.last_success_at), user.needs_reauth ? "must connect again" : user.parked ?? "no"];
+  const titles = ["User", "Last synced", "Parked"];
   try {
+    if (query === "") {
+      const waiting = await call("GET", "/api/v1/users?limit=20&needs_reauth=true");
+      return place.replaceChildren(h("p", { className: "quiet" }, "Write a user's id."),
+        table("Users who must connect again", titles, waiting.users.map(rowOf), "Nobody must connect again."));
+    }
     const found = await call("GET", `/api/v1/users?limit=20&prefix=${encodeURIComponent(query)}`);
     const one = found.users.length === 1 ? found.users[0].user : found.users.find((user) => user.user === query)?.user;
     if (one !== undefined) return place.replaceChildren(...userParts(await call("GET", `/api/v1/users/${encodeURIComponent(one)}`)));
-    const rows = found.users.map((user) => [userLink(user), time(user.last_success_at), user.needs_reauth ? "must connect again" : user.parked ?? "no"]);
-    place.replaceChildren(table(`Names that begin with ${query}`, ["User", "Last synced", "Parked"], rows, "Nobody has such a name."));
+    place.replaceChildren(table(`Names that begin with ${query}`, titles, found.users.map(rowOf), "Nobody has such a name."));
   } catch (error) {
     place.replaceChildren(h("p", { className: "bad" }, error.message));
   }
