@@ -7,12 +7,11 @@ use serde_json::Value;
 
 use crate::process::PATIENCE;
 
-/// The status and the JSON of `GET path` at `address` (`127.0.0.1:PORT`), under the host name `host`.
+/// All of the answer to `GET path` at `address`, under the host name `host`, as text.
 ///
 /// # Panics
-/// If nobody answers there, or not in JSON.
-#[must_use]
-pub fn get_as(host: &str, address: &str, path: &str) -> (u16, Value) {
+/// If nobody answers there.
+pub(crate) fn text_as(host: &str, address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("somebody listens there");
     stream
         .set_read_timeout(Some(PATIENCE))
@@ -25,6 +24,16 @@ pub fn get_as(host: &str, address: &str, path: &str) -> (u16, Value) {
     stream
         .read_to_string(&mut answer)
         .expect("the answer is text");
+    answer
+}
+
+/// The status and the JSON of `GET path` at `address` (`127.0.0.1:PORT`), under the host name `host`.
+///
+/// # Panics
+/// If nobody answers there, or not in JSON.
+#[must_use]
+pub fn get_as(host: &str, address: &str, path: &str) -> (u16, Value) {
+    let answer = text_as(host, address, path);
     let status = answer
         .split(' ')
         .nth(1)

@@ -285,7 +285,7 @@ DELETE u
 RETURN count(*) AS removed";
 
 /// Every statement with its name: for tests, linters and whoever wants to read the server's query log.
-pub const ALL: [(&str, &str); 16] = [
+pub const ALL: [(&str, &str); 17] = [
     ("ensure_user", ENSURE_SCHEMA[0]),
     ("ensure_calendar", ENSURE_SCHEMA[1]),
     ("ensure_event", ENSURE_SCHEMA[2]),
@@ -295,6 +295,7 @@ pub const ALL: [(&str, &str); 16] = [
     ("probe", PROBE),
     ("apply_events", APPLY_EVENTS),
     ("apply_relationships", APPLY_RELATIONSHIPS),
+    ("spare", SPARE),
     ("sweep", SWEEP),
     ("remove_calendar", REMOVE_CALENDAR),
     ("remove_orphans", REMOVE_ORPHANS),

@@ -122,7 +122,7 @@ pub fn split(write: &GraphWrite) -> Vec<Statement> {
 pub fn remove_user(user: &UserId, fence: u64) -> Statement {
     Statement {
         text: cypher::REMOVE_USER,
-        parameters: json!({ "user": user, "fence": fence }),
+        parameters: json!({ "user": user, "fence": integer(fence) }),
     }
 }
 
@@ -460,8 +460,38 @@ mod tests {
 
     #[test]
     fn text_of_users_never_reaches_a_statement() {
-        for statement in split(&apply(vec![row("a")], Vec::new())) {
-            assert!(cypher::ALL.iter().any(|(_, text)| *text == statement.text));
+        let (user, fence) = (UserId::new("ada").unwrap(), LeaseToken(1));
+        let calendar = CalendarId::new("'}) DETACH DELETE n //").unwrap();
+        let writes = [
+            apply(vec![row("a")], Vec::new()),
+            GraphWrite::Spare {
+                user: user.clone(),
+                fence,
+                calendar: calendar.clone(),
+                generation: 1,
+                events: vec!["'}) DETACH DELETE n //".to_owned()],
+            },
+            GraphWrite::Sweep {
+                user: user.clone(),
+                fence,
+                calendar: calendar.clone(),
+                generation: 1,
+            },
+            GraphWrite::RemoveCalendar {
+                user: user.clone(),
+                fence,
+                calendar,
+            },
+        ];
+        let mut statements: Vec<Statement> = writes.iter().flat_map(split).collect();
+        statements.push(remove_orphans(&user, 1));
+        statements.push(remove_user(&user, 1));
+        for statement in statements {
+            let is_known = |(_, text): &(&str, &str)| *text == statement.text;
+            assert!(cypher::ALL.iter().any(is_known), "{}", statement.text);
+            for name in cypher::parameters_of(statement.text) {
+                assert!(!statement.parameters[name].is_null(), "{name} is missing");
+            }
         }
     }
 

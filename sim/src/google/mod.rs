@@ -244,11 +244,7 @@ impl GoogleEmulator {
         if let Some(answer) = fault.as_ref().and_then(Fault::answer) {
             return answer;
         }
-        let response = self.grants.token(&self.settings, now, request);
-        match fault {
-            Some(fault) => fault.spoil(response),
-            None => response,
-        }
+        spoilt(fault, self.grants.token(&self.settings, now, request))
     }
 
     fn calendar_request(
@@ -257,38 +253,23 @@ impl GoogleEmulator {
         request: &Request,
         calendar: Option<&str>,
     ) -> Response {
-        let caller = match self.grants.authenticate(&self.settings, now, request) {
-            Ok(caller) => caller,
-            Err(error) => return error.response(),
-        };
         let place = match calendar {
             Some(_) => Place::Events,
             None => Place::CalendarList,
         };
-        let fault = self.faults.take(now, Some(caller.user), place);
-        if fault == Some(Fault::AccessTokenExpires) {
-            self.grants.expire_access_tokens(now, caller.user);
-        }
-        if let Some(answer) = fault.as_ref().and_then(Fault::answer) {
-            return answer;
-        }
-        if let Some(quota) = &self.settings.quota
-            && let Err(refusal) = self.quota.admit(quota, now, payer(caller, request))
-        {
-            return refusal;
-        }
+        let (user, fault) = match self.admit(now, request, place) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return *refusal,
+        };
         let answered = match calendar {
-            None => calendar_list::page(self, caller.user, request),
-            Some(calendar) => self.events(caller.user, calendar, request, fault.as_ref()),
+            None => calendar_list::page(self, user, request),
+            Some(calendar) => self.events(user, calendar, request, fault.as_ref()),
         };
         let response = match answered {
             Ok(body) => Response::json(200, body),
             Err(error) => error.response(),
         };
-        match fault {
-            Some(fault) => fault.spoil(response),
-            None => response,
-        }
+        spoilt(fault, response)
     }
 
     /// A channel of `calendar`, or the end of one.
@@ -298,30 +279,41 @@ impl GoogleEmulator {
         request: &Request,
         calendar: Option<&str>,
     ) -> Response {
-        let caller = match self.grants.authenticate(&self.settings, now, request) {
-            Ok(caller) => caller,
-            Err(error) => return error.response(),
+        let (user, fault) = match self.admit(now, request, Place::Push) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return *refusal,
         };
-        let fault = self.faults.take(now, Some(caller.user), Place::Push);
-        if let Some(answer) = fault.as_ref().and_then(Fault::answer) {
-            return answer;
-        }
-        if let Some(quota) = &self.settings.quota
-            && let Err(refusal) = self.quota.admit(quota, now, payer(caller, request))
-        {
-            return refusal;
-        }
         let answered = match calendar {
             Some(calendar) => self
-                .watch(now, caller.user, calendar, request)
+                .watch(now, user, calendar, request)
                 .map(|body| Response::json(200, body)),
-            None => self.stop_channel(caller.user, request),
+            None => self.stop_channel(user, request),
         };
-        let response = answered.unwrap_or_else(|error| error.response());
-        match fault {
-            Some(fault) => fault.spoil(response),
-            None => response,
+        spoilt(fault, answered.unwrap_or_else(|error| error.response()))
+    }
+
+    /// What stands before every answer: whose request it is, the fault that waits for it, the quota.
+    fn admit(
+        &mut self,
+        now: Timestamp,
+        request: &Request,
+        place: Place,
+    ) -> Result<(u32, Option<Fault>), Box<Response>> {
+        let caller = self
+            .grants
+            .authenticate(&self.settings, now, request)
+            .map_err(|error| error.response())?;
+        let fault = self.faults.take(now, Some(caller.user), place);
+        if fault == Some(Fault::AccessTokenExpires) {
+            self.grants.expire_access_tokens(now, caller.user);
         }
+        if let Some(answer) = fault.as_ref().and_then(Fault::answer) {
+            return Err(Box::new(answer));
+        }
+        if let Some(quota) = &self.settings.quota {
+            self.quota.admit(quota, now, payer(caller, request))?;
+        }
+        Ok((caller.user, fault))
     }
 
     fn events(
@@ -424,6 +416,13 @@ impl GoogleEmulator {
         let states = self.states.range((user, 0)..=(user, u32::MAX));
         let stamps = states.map(|(_, state)| state.list_stamp_us);
         stamps.max().unwrap_or(0)
+    }
+}
+
+fn spoilt(fault: Option<Fault>, response: Response) -> Response {
+    match fault {
+        Some(fault) => fault.spoil(response),
+        None => response,
     }
 }
 
