@@ -62,6 +62,8 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
     if resyncs >= plan.policy.resyncs_a_day_max as usize {
         waits_ms = waits_ms.max(DAY_MS);
     }
+    // Who is watched is polled that much later.
+    period_ms += policy.push.map_or(0, |push| push.poll_ms);
     let retries_ms = u64::from(policy.backoff.attempts_max) * policy.backoff.cap_ms;
     let deadlines_ms = DEADLINES * 3 * MINUTE_MS;
     // Twice the period: a sync that began just before the end counts for nothing, and the next one is a period later.
@@ -87,7 +89,7 @@ fn resyncs(kind: &FaultKind) -> usize {
 }
 
 /// The longest gap between ticks in the two days after the end of the faults.
-fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
+pub(crate) fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
     let begin = plan.size.start.plus_ms(plan.size.duration_ms);
     let mut at = begin;
     let mut longest_ms = 0;
@@ -102,7 +104,7 @@ fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
 }
 
 /// How long all users take under a limit, one after the other, with the ramp of a source that opens again.
-fn catch_up_ms(plan: &Plan, limit: Option<&Limit>) -> u64 {
+pub(crate) fn catch_up_ms(plan: &Plan, limit: Option<&Limit>) -> u64 {
     let Some(limit) = limit else {
         return MINUTE_MS;
     };
