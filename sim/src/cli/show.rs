@@ -108,6 +108,14 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
             };
             (column(*process), "graph", format!("{user} → {text}"))
         }
+        Moment::Heard {
+            process,
+            user,
+            verdict,
+        } => {
+            let whose = user.map_or("somebody".to_owned(), ToString::to_string);
+            (column(*process), "hear", format!("{whose} → {verdict:?}"))
+        }
         Moment::FaultBegan(fault) => (
             None,
             "FAULT",
