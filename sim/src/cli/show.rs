@@ -207,7 +207,7 @@ fn applied(command: &Command, reply: &Reply) -> Option<String> {
             }
             text
         }
-        (Command::Schedules, _) => return None,
+        (Command::Schedules | Command::User { .. }, _) => return None,
         (Command::Enroll { users, .. }, _) if users.is_empty() => return None,
         (Command::Heartbeat { .. }, Reply::Heartbeat { lost }) if lost.is_empty() => return None,
         (Command::Heartbeat { leases, .. }, Reply::Heartbeat { lost }) => {

@@ -24,7 +24,7 @@ use crate::google::{Notification as Told, channel_token, user_of_channel};
 use crate::invariants::push::{Channels, PushLedger};
 use crate::invariants::user_number;
 use crate::legacy::Service;
-use crate::plan::bound::{catch_up_ms, period_ms};
+use crate::plan::bound::{catch_up_ms, period_ms, waits_ms};
 use crate::plan::{Family, FaultKind, Plan, Span};
 
 /// Marks the effects of a webhook among those of its process's node.
@@ -54,6 +54,8 @@ pub(super) struct PushWorld {
     /// The longest period of the schedules that the plan knows, in milliseconds.
     period_ms: u64,
     bound_ms: u64,
+    /// The longest wait that a fault may leave behind, in milliseconds.
+    waits_ms: u64,
 }
 
 impl PushWorld {
@@ -84,7 +86,9 @@ impl PushWorld {
             ledger: PushLedger::new(settings, users),
             unseen: vec![VecDeque::new(); users],
             period_ms: period,
-            bound_ms: catch_up + PATIENCE_MS,
+            // Twice: everybody may have asked for a sync of their own just before.
+            bound_ms: 2 * catch_up + PATIENCE_MS,
+            waits_ms: waits_ms(plan),
         }))
     }
 }
@@ -142,6 +146,16 @@ impl Committed {
 /// Whether this is the answer to a webhook, and not to a node.
 pub(super) fn is_for_webhook(id: EffectId) -> bool {
     id.0 & PUSH_BIT != 0
+}
+
+/// Whether a fault concerns notifications on their way alone.
+fn is_harmless(kind: &FaultKind) -> bool {
+    kind.family() == Family::Push && !matches!(kind, FaultKind::WatchLost { .. })
+}
+
+/// Whether a fault is that people want more than usual.
+fn is_of_load(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::SyncAll | FaultKind::Flood { .. })
 }
 
 fn header<'a>(told: &'a Told, name: &str) -> Option<&'a str> {
@@ -575,17 +589,8 @@ impl World<'_> {
 
     /// Whether nothing but notifications went wrong within so many milliseconds, and Google has no quota of its own.
     fn push_is_well(&self, ms: u64) -> bool {
-        let harmless = |kind: &FaultKind| {
-            matches!(
-                kind,
-                FaultKind::PushDelayed { .. }
-                    | FaultKind::PushDoubled { .. }
-                    | FaultKind::PushDropped { .. }
-                    | FaultKind::PushForged { .. }
-                    | FaultKind::PushFlood { .. }
-            )
-        };
-        self.plan.climate.google_quota.is_none() && !self.fault_within(ms, |kind| !harmless(kind))
+        self.plan.climate.google_quota.is_none()
+            && !self.fault_within(ms, |kind| !is_harmless(kind))
     }
 
     /// The store has taken a command.
@@ -661,10 +666,11 @@ impl World<'_> {
             return;
         };
         let bound_ms = push.bound_ms;
+        let trouble_ms = bound_ms + push.waits_ms + 2 * super::AUDIT_EVERY_MS;
         let is_up = self.processes.iter().all(super::Process::is_up);
         let is_well = is_up
             && self.phase == Phase::Faults
-            && self.push_is_well(bound_ms + 2 * super::AUDIT_EVERY_MS);
+            && !self.fault_within(trouble_ms, |kind| !is_of_load(kind) && !is_harmless(kind));
         let push = self.push.as_mut().expect("looked at just now");
         if !is_well {
             return push.ledger.excuse();
