@@ -176,8 +176,14 @@ pub const MARKS: usize = 85;
 pub const PUSH_NAMES: [(&str, &str); PUSH_MARKS] = [
     ("push-accepted", "a webhook believed a notification"),
     ("push-forged", "a webhook refused a forged notification"),
-    ("push-not-now", "a webhook told a notification to come again"),
-    ("push-came-again", "a notification that came again was believed"),
+    (
+        "push-not-now",
+        "a webhook told a notification to come again",
+    ),
+    (
+        "push-came-again",
+        "a notification that came again was believed",
+    ),
     ("push-nobody-there", "a notification found no process"),
     ("push-given-up", "Google gave a notification up"),
     ("push-late", "a notification was late"),
@@ -256,7 +262,9 @@ impl Marks {
     /// Each name with its sentence and its count; those of push only if something of push was met.
     pub fn table(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         let with_push = self.counts[MARKS..].iter().any(|count| *count > 0);
-        let names = NAMES.iter().chain(PUSH_NAMES.iter().filter(move |_| with_push));
+        let names = NAMES
+            .iter()
+            .chain(PUSH_NAMES.iter().filter(move |_| with_push));
         let counted = names.zip(&self.counts);
         counted.map(|((name, sentence), count)| (*name, *sentence, *count))
     }

@@ -11,8 +11,8 @@ use kalends_core::time::{DAY_MS, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{GoogleEmulator, Unknown};
 use super::error::ApiError;
+use super::{GoogleEmulator, Unknown};
 use crate::http::{Delivery, Request, Response, http_date};
 
 /// The longest life of a channel, in milliseconds: what Google grants at most.

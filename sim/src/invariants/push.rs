@@ -97,7 +97,9 @@ impl PushLedger {
             let count = asks.len();
             return broken(
                 Invariant::PushDebounced,
-                format!("process {process} asks {count} times for user {user} within {DEBOUNCE_MS} ms"),
+                format!(
+                    "process {process} asks {count} times for user {user} within {DEBOUNCE_MS} ms"
+                ),
             );
         }
         Ok(())
@@ -137,7 +139,9 @@ impl PushLedger {
             None => Ok(()),
             Some((user, at)) => broken(
                 Invariant::HeardIsSynced,
-                format!("a notification for user {user} was accepted at {at}, and no sync has begun since"),
+                format!(
+                    "a notification for user {user} was accepted at {at}, and no sync has begun since"
+                ),
             ),
         }
     }
@@ -187,7 +191,9 @@ impl PushLedger {
         if !calendars.iter().all(one_known) && is_well(self.renewed_within_ms()) {
             return broken(
                 Invariant::OneChannel,
-                format!("a calendar of user {user} has several channels after a sync: {calendars:?}"),
+                format!(
+                    "a calendar of user {user} has several channels after a sync: {calendars:?}"
+                ),
             );
         }
         let Some(due_at) = due_at else {
@@ -210,7 +216,9 @@ impl PushLedger {
         if is_slow && !is_watched {
             return broken(
                 Invariant::SlowOnlyWatched,
-                format!("user {user} is due at {due_at} only, and is not watched until then: {calendars:?}"),
+                format!(
+                    "user {user} is due at {due_at} only, and is not watched until then: {calendars:?}"
+                ),
             );
         }
         Ok(())

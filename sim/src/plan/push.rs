@@ -32,8 +32,24 @@ impl Plan {
             let fault = draw(rng, plan.size.duration_ms);
             plan.faults.push(fault);
         }
+        if one_in(rng, 8) {
+            nobody_there(&mut plan, rng);
+        }
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
+    }
+}
+
+/// All processes are gone for a while, and nobody takes notifications.
+fn nobody_there(plan: &mut Plan, rng: &mut KalendsRng) {
+    let lasting_ms = wide(rng, SECOND_MS, FLOOD_MS_MAX);
+    let at_ms = uniform(rng, plan.size.duration_ms - lasting_ms);
+    for process in 0..plan.size.processes {
+        plan.faults.push(Fault {
+            at_ms,
+            lasting_ms,
+            kind: FaultKind::Crash { process },
+        });
     }
 }
 

@@ -75,9 +75,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         seeds: 5,
         plan: |seed| watching(seed, 30, 24),
         expect: |report| {
-            marks(report, &["channel-renewed", "watched-polled", "push-accepted"])?;
+            marks(
+                report,
+                &["channel-renewed", "watched-polled", "push-accepted"],
+            )?;
             no_marks(report, &["channel-ended", "push-forged", "push-not-now"])?;
-            found(report, DEBOUNCE_MS + 10 * SECOND_MS, DEBOUNCE_MS + LOOK_MS + SYNC_MS)?;
+            found(
+                report,
+                DEBOUNCE_MS + 10 * SECOND_MS,
+                DEBOUNCE_MS + LOOK_MS + SYNC_MS,
+            )?;
             fewer_syncs(report, 30, 24)?;
             one_channel_each(report)?;
             nobody_failed(report)
@@ -131,7 +138,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             expect(others <= changes + changes / 10, || {
                 format!("{others} syncs beside {polls} polls for {changes} changes")
             })?;
-            found(report, DEBOUNCE_MS + 10 * SECOND_MS, DEBOUNCE_MS + LOOK_MS + SYNC_MS)
+            found(
+                report,
+                DEBOUNCE_MS + 10 * SECOND_MS,
+                DEBOUNCE_MS + LOOK_MS + SYNC_MS,
+            )
         },
     },
     Scenario {
@@ -181,21 +192,41 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         plan: |seed| {
             let mut plan = watching(seed, 30, 6);
             plan.climate.changes_a_day = 600;
-            plan.with(120, 10, FaultKind::PushFlood { user: 3, every_ms: 50 })
-                .with(120, 10, FaultKind::PushForged { every_ms: 20 })
-                .with(124, 1, FaultKind::StoreOutage { how: OutageKind::Refusing })
+            plan.with(
+                120,
+                10,
+                FaultKind::PushFlood {
+                    user: 3,
+                    every_ms: 50,
+                },
+            )
+            .with(120, 10, FaultKind::PushForged { every_ms: 20 })
+            .with(
+                124,
+                1,
+                FaultKind::StoreOutage {
+                    how: OutageKind::Refusing,
+                },
+            )
         },
         expect: |report| {
             let push = &report.tally.push;
             marks(report, &["push-accepted", "push-forged"])?;
-            expect(push.accepted > 8_000, || format!("{} accepted", push.accepted))?;
+            expect(push.accepted > 8_000, || {
+                format!("{} accepted", push.accepted)
+            })?;
             // In each of three processes an ask and a look a debounce; each is a question or two. Then the day's changes.
             let flood = 3 * 2 * (10 * MINUTE_MS).div_ceil(DEBOUNCE_MS);
             let others = 4 * push.changes() as u64 + 30;
             within("syncs asked for", push.asked, 100, flood + others)?;
             within("questions", push.questions, 200, 2 * (flood + others))?;
             let syncs = u64::from(report.tally.syncs_of(3));
-            within("syncs of the flooded user", syncs, 10, 100 + (10 * MINUTE_MS) / DEBOUNCE_MS)?;
+            within(
+                "syncs of the flooded user",
+                syncs,
+                10,
+                100 + (10 * MINUTE_MS) / DEBOUNCE_MS,
+            )?;
             found(report, DEBOUNCE_MS + 10 * SECOND_MS, 5 * MINUTE_MS)
         },
     },
@@ -213,7 +244,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             for burst in 0..20 {
                 let user = u32::try_from(burst % 4).expect("small");
                 let second = 3_600 + 600 * burst;
-                let kind = FaultKind::PushFlood { user, every_ms: 400 };
+                let kind = FaultKind::PushFlood {
+                    user,
+                    every_ms: 400,
+                };
                 // The first are heard, then all are wanted, then the last ones come.
                 plan = at_second(plan, second, 2, kind);
                 plan.faults.push(Fault {
@@ -245,7 +279,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             plan.with(5 * 60, 5 * 60, FaultKind::GoogleOutage { how })
         },
         expect: |report| {
-            marks(report, &["channel-ended", "channel-renewed", "google-refused"])?;
+            marks(
+                report,
+                &["channel-ended", "channel-renewed", "google-refused"],
+            )?;
             one_channel_each(report)?;
             within("users lost", report.tally.lost, 0, 0)
         },

@@ -11,7 +11,9 @@ use kalends_core::queue::command::LeaseToken;
 use kalends_core::rng::{substream, uniform};
 use kalends_core::sync::{Answer, End, Step, SyncMachine, SyncSettings};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
-use kalends_sim::google::{GoogleClient, GoogleEmulator, GoogleSettings, PushWeather, user_of_channel};
+use kalends_sim::google::{
+    GoogleClient, GoogleEmulator, GoogleSettings, PushWeather, user_of_channel,
+};
 
 const BEGIN: Timestamp = Timestamp::from_ms(1_793_600_000_000);
 /// What the schedule says, without channels.
