@@ -159,7 +159,7 @@ fn many_notifications_of_one_change_ask_for_one_sync() {
     assert_eq!(world.asked, 2);
 }
 
-/// Found by the simulator: the sync coalesced with one that somebody wanted at once, began early, and what came after that was
+/// As the simulator shows (scenario `what-comes-after-a-sync-that-began-early-is-not-lost`): the sync coalesced with one that somebody wanted at once, began early, and what came after that was
 /// taken for covered until the next poll.
 #[test]
 fn what_comes_after_a_sync_that_began_early_is_asked_for() {

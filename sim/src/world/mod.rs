@@ -10,7 +10,7 @@
 //! all processes are told to stop, and must, with nothing left active.
 //!
 //! Reading order: this file (the loop), `process.rs` (a machine and its world), `store.rs`, `google.rs` (what is asked of
-//! them), `push.rs` (notifications and webhooks), `faults.rs` and `weather.rs` (what goes wrong), `healing.rs` (the end).
+//! them), `push` (notifications and webhooks), `faults.rs` and `weather.rs` (what goes wrong), `healing.rs` (the end).
 
 mod clock;
 mod count;
