@@ -136,6 +136,22 @@ mutants! {
     HeartbeatExtendsLost => "heartbeat-extends-lost",
     /// A sync token that has expired is sent again and again.
     ExpiredTokenLoops => "expired-token-loops",
+    /// A notification is believed whatever its token says.
+    PushTokenUnchecked => "push-token-unchecked",
+    /// Each notification asks for a sync, however many of one change there are.
+    PushNotDebounced => "push-not-debounced",
+    /// What comes within the debounce counts as covered, however early the sync began.
+    PushNotLookedAfter => "push-not-looked-after",
+    /// A push channel is renewed when it has ended.
+    RenewedLate => "renewed-late",
+    /// A push channel that was replaced is not stopped.
+    ReplacedStays => "replaced-stays",
+    /// A push channel that nobody has any more is left alone.
+    OrphanStays => "orphan-stays",
+    /// A user who is watched is not polled any more.
+    WatchedNeverPolled => "watched-never-polled",
+    /// A user is polled slowly as soon as one calendar is watched.
+    SlowThoughUnwatched => "slow-though-unwatched",
 }
 
 /// Whether this mistake is planted: never, in this build.

@@ -91,8 +91,8 @@ use crate::driver::{Effects, Ports, drive_recorded};
 use crate::notices;
 use crate::record::Recorder;
 
+pub(crate) use ask::enqueue_sync;
 pub use ask::{NotDone, NotEnqueued, PAUSE_REASON_CHARS_MAX, grant_hash};
-pub(crate) use ask::{enqueue_sync, enqueue_sync_after, read_user};
 pub use events::{EVENTS_KEPT, Event, Events};
 
 /// What a started node is at.

@@ -172,6 +172,46 @@ pub const NAMES: [(&str, &str); MARKS] = [
 /// How many there are.
 pub const MARKS: usize = 85;
 
+/// The marks of plans that watch calendars, which a batch of standard seeds never meets.
+pub const PUSH_NAMES: [(&str, &str); PUSH_MARKS] = [
+    ("push-accepted", "a webhook believed a notification"),
+    ("push-forged", "a webhook refused a forged notification"),
+    (
+        "push-not-now",
+        "a webhook told a notification to come again",
+    ),
+    (
+        "push-came-again",
+        "a notification that came again was believed",
+    ),
+    ("push-nobody-there", "a notification found no process"),
+    ("push-given-up", "Google gave a notification up"),
+    ("push-late", "a notification was late"),
+    ("push-doubled", "a notification came twice"),
+    ("push-dropped", "a notification was lost"),
+    ("channel-told", "Google told that a channel is there"),
+    ("channel-renewed", "a channel was replaced while it lived"),
+    ("channel-ended", "a channel ended before it was replaced"),
+    ("channel-refused", "a channel was asked for and not made"),
+    (
+        "channel-answer-lost",
+        "a channel was made and the answer was lost",
+    ),
+    (
+        "orphan-stopped",
+        "a webhook stopped a channel that nobody had any more",
+    ),
+    ("watched-polled", "a user who is watched was polled slowly"),
+];
+
+/// How many of them there are.
+pub const PUSH_MARKS: usize = 16;
+
+fn place_of(name: &str) -> Option<usize> {
+    let mut names = NAMES.iter().chain(&PUSH_NAMES);
+    names.position(|(known, _)| *known == name)
+}
+
 /// How often each mark was met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks {
@@ -181,7 +221,7 @@ pub struct Marks {
 impl Default for Marks {
     fn default() -> Self {
         Marks {
-            counts: vec![0; MARKS],
+            counts: vec![0; MARKS + PUSH_MARKS],
         }
     }
 }
@@ -192,8 +232,7 @@ impl Marks {
     /// # Panics
     /// If `name` is not in [`NAMES`].
     pub fn mark(&mut self, name: &str) {
-        let place = NAMES.iter().position(|(known, _)| *known == name);
-        let place = place.unwrap_or_else(|| panic!("no mark is called {name}"));
+        let place = place_of(name).unwrap_or_else(|| panic!("no mark is called {name}"));
         self.counts[place] += 1;
     }
 
@@ -217,17 +256,20 @@ impl Marks {
     /// How often a mark was met.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
-        let place = NAMES.iter().position(|(known, _)| *known == name);
-        place.map_or(0, |place| self.counts[place])
+        place_of(name).map_or(0, |place| self.counts[place])
     }
 
-    /// Each name with its sentence and its count.
+    /// Each name with its sentence and its count; those of push only if something of push was met.
     pub fn table(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
-        let names = NAMES.iter().zip(&self.counts);
-        names.map(|((name, sentence), count)| (*name, *sentence, *count))
+        let with_push = self.counts[MARKS..].iter().any(|count| *count > 0);
+        let names = NAMES
+            .iter()
+            .chain(PUSH_NAMES.iter().filter(move |_| with_push));
+        let counted = names.zip(&self.counts);
+        counted.map(|((name, sentence), count)| (*name, *sentence, *count))
     }
 
-    /// The names that were never met.
+    /// The names that were never met, of those in the table.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let table = self.table().filter(|(_, _, count)| *count == 0);
@@ -247,9 +289,10 @@ mod tests {
         sum.add(&marks);
         assert_eq!(sum.count("flood"), 2);
         assert_eq!(sum.missing().len(), MARKS - 1);
-        for (place, (name, _)) in NAMES.iter().enumerate() {
-            let first = NAMES.iter().position(|(known, _)| known == name);
-            assert_eq!(first, Some(place), "{name} twice");
+        for (place, (name, _)) in NAMES.iter().chain(&PUSH_NAMES).enumerate() {
+            assert_eq!(place_of(name), Some(place), "{name} twice");
         }
+        sum.mark("push-late");
+        assert_eq!(sum.missing().len(), MARKS - 1 + PUSH_MARKS - 1);
     }
 }

@@ -35,3 +35,20 @@ fn every_mistake_is_planted_somewhere() {
     let missing: Vec<&Mutant> = Mutant::ALL.iter().filter(is_planted).collect();
     assert!(missing.is_empty(), "listed and not planted: {missing:?}");
 }
+
+/// A bug that was there once and is planted now: the plan that showed it must show it still.
+#[cfg(feature = "mutants")]
+#[test]
+fn the_kept_plan_shows_the_sync_that_began_early() {
+    use kalends_core::mutant::plant;
+    use kalends_sim::invariants::Invariant;
+    use kalends_sim::plan::Plan;
+
+    let file = "plans/regressions/heard-after-an-early-sync.json";
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+    let plan = Plan::from_json(&text.expect("a kept plan")).expect("a plan");
+    let _planted = plant(Some(Mutant::PushNotLookedAfter));
+    let failed = kalends_sim::world::run(&plan).failed;
+    let broken = failed.map(|failed| failed.violation.invariant);
+    assert_eq!(broken, Some(Invariant::HeardIsSynced));
+}

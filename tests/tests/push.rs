@@ -285,6 +285,30 @@ fn forged_notifications_are_refused_cheaply_and_a_flood_of_them_keeps_nobody_out
     world.end();
 }
 
+/// What was answered as heard is not lost by a process that is told to stop at that moment: whoever comes next finds the job.
+#[test]
+fn what_was_heard_just_before_a_shutdown_is_asked_for() {
+    let world = World::start(1);
+    world.deliver();
+    let completed = world.completed();
+    world.change(&world.user(0));
+    let told = world.taken(SystemClock.now());
+    assert_eq!(world.post(&told[0].headers), 204);
+    let World {
+        folder,
+        process,
+        google,
+        ..
+    } = world;
+    let ended = process.stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    let next = Process::start(folder.path(), &["run"]);
+    let done = || status(folder.path())["completed_total"].as_u64().unwrap();
+    wait_until("the sync", || done() == completed + 1);
+    assert_eq!(next.stop().code, Some(0));
+    google.assert_synced(&folder.path().join("kalends-data"));
+}
+
 #[test]
 fn what_google_loses_is_found_by_the_next_sync() {
     let world = World::start(1);

@@ -1,14 +1,9 @@
-//! The webhook's side of push channels: the token by which a notification is known to be Google's, and whose it is.
-//!
-//! A notification carries no signature; the channel's token is all there is. Ours is the user's name with a keyed hash over
-//! channel and user, so any process that has the key knows a genuine one, without a table and after any restart. A channel's id
-//! with another channel's token is no good, nor is another user's.
+//! The webhook's side of push channels: where Google is told to send notifications, and the keyed hash in their tokens
+//! ([`kalends_core::push::token`] tells what a token is).
 
 use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kalends_core::google::push::{CHANNEL_BYTES_MAX, TOKEN_BYTES_MAX};
 use kalends_core::id::UserId;
+use kalends_core::push::token;
 
 use super::SettingsError;
 use super::client::checked_url;
@@ -63,30 +58,18 @@ impl Webhook {
     /// The token of `channel` of `user`; `None` if the user's name is too long for one.
     #[must_use]
     pub fn token(&self, user: &UserId, channel: &str) -> Option<String> {
-        let tag = hmac::sign(&self.key, &message(user.as_str(), channel));
-        let name = URL_SAFE_NO_PAD.encode(user.as_str());
-        let token = format!("{name}.{}", URL_SAFE_NO_PAD.encode(tag));
-        (token.len() <= TOKEN_BYTES_MAX).then_some(token)
+        let tag = hmac::sign(&self.key, &token::message(user.as_str(), channel));
+        token::compose(user, tag.as_ref())
     }
 
     /// Whose channel it is, if `token` is the one of `channel`. The hash is compared in a time that does not depend on where it
     /// differs, and a forgery costs one hash over a few hundred bytes.
     #[must_use]
     pub fn user_of(&self, channel: &str, token: &str) -> Option<UserId> {
-        if channel.len() > CHANNEL_BYTES_MAX || token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let (name, tag) = token.split_once('.')?;
-        let name = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
-        let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
-        hmac::verify(&self.key, &message(&name, channel), &tag).ok()?;
-        UserId::new(&name).ok()
+        token::user_of(channel, token, |message, tag| {
+            hmac::verify(&self.key, message, tag).is_ok()
+        })
     }
-}
-
-/// No name holds a line break, so no two pairs have the same text.
-fn message(user: &str, channel: &str) -> Vec<u8> {
-    format!("kalends push channel\n{channel}\n{user}").into_bytes()
 }
 
 impl std::fmt::Debug for Webhook {
@@ -97,6 +80,9 @@ impl std::fmt::Debug for Webhook {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     const ADDRESS: &str = "https://hooks.example.com/google";

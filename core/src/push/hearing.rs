@@ -1,20 +1,27 @@
 //! What a notification leads to: a sync that waits a moment for others, or nothing.
 //!
 //! Google tells of one change several times, late, or for channels that were stopped long ago. A sync that waits covers every
-//! notification until it begins, so the first one within [`DEBOUNCE_MS`] asks for a sync and the others ask nobody. Which
-//! notification is genuine is not decided here: whoever calls has checked the channel's token.
+//! notification until it begins, so the first one asks for a sync [`DEBOUNCE_MS`] later and those that come until then ask
+//! nobody. But that sync may begin earlier: it may coalesce with one that somebody else wants at once. So what came meanwhile is
+//! looked after a moment later: whether a sync has begun since. Which notification is genuine is not decided here: whoever
+//! calls has checked the channel's token.
 
 use std::collections::BTreeMap;
 
+use super::listener::Heard;
 use super::made_at;
 use crate::id::UserId;
+use crate::mutant::{Mutant, planted};
 use crate::sync::cursor::SyncCursor;
 use crate::time::{HOUR_MS, MINUTE_MS, Timestamp};
 
 /// A sync that a notification asks for begins after this, in milliseconds.
 pub const DEBOUNCE_MS: u64 = 2_000;
-/// Users for whom a sync is known to wait, and channels that were stopped a while ago: beyond it nothing is remembered, which
-/// costs a question to the store.
+/// So long after a sync was asked for it is seen whether what came in the time of the debounce was covered, in milliseconds: later
+/// than the sync begins if nothing holds it up.
+pub const LOOK_MS: u64 = 5_000;
+/// Users for whom a sync is known to wait, those who are looked after once more, and channels that were stopped a while ago:
+/// beyond it nothing is remembered, which costs a question to the store.
 pub const REMEMBERED_MAX: usize = 10_000;
 /// A channel that is in no cursor is taken for an orphan only when it is older than this, in milliseconds: a sync that made it may
 /// not have committed yet.
@@ -46,35 +53,65 @@ impl ResourceState {
 /// too; the queue makes one job of them.
 #[derive(Clone, Debug, Default)]
 pub struct Hearing {
-    /// A sync of this user begins then, not earlier.
-    waiting: BTreeMap<UserId, Timestamp>,
+    /// A sync of this user was asked for, which begins then at the latest, unless it is held up.
+    windows: BTreeMap<UserId, Timestamp>,
+    /// What came in a window, by when it is looked after: the last notification, and when that was.
+    looks: BTreeMap<(Timestamp, UserId), (Heard, Timestamp)>,
     stopped: BTreeMap<String, Timestamp>,
 }
 
 impl Hearing {
-    /// Whether a notification of `user` asks for a sync, [`DEBOUNCE_MS`] from now.
-    pub fn asks_for_sync(&mut self, now: Timestamp, user: &UserId, state: ResourceState) -> bool {
-        if state == ResourceState::Sync {
-            return false;
-        }
-        if self
-            .waiting
-            .get(user)
-            .is_some_and(|begins_at| now < *begins_at)
+    /// Whether a notification asks for a sync, [`DEBOUNCE_MS`] from now.
+    pub fn asks_for_sync(&mut self, now: Timestamp, heard: &Heard) -> bool {
+        let until = self.windows.get(&heard.user).copied();
+        if let Some(until) = until.filter(|until| now < *until)
+            && !planted(Mutant::PushNotDebounced)
         {
-            return false;
+            let look_at = until.plus_ms(LOOK_MS - DEBOUNCE_MS);
+            let key = (look_at, heard.user.clone());
+            if planted(Mutant::PushNotLookedAfter) {
+                return false;
+            }
+            if self.looks.len() < REMEMBERED_MAX || self.looks.contains_key(&key) {
+                self.looks.insert(key, (heard.clone(), now));
+                return false;
+            }
         }
-        make_room(&mut self.waiting, now);
-        if self.waiting.len() < REMEMBERED_MAX {
-            let begins_at = now.plus_ms(DEBOUNCE_MS);
-            self.waiting.insert(user.clone(), begins_at);
+        if self.windows.len() >= REMEMBERED_MAX {
+            self.windows.retain(|_, until| now < *until);
+        }
+        if self.windows.len() < REMEMBERED_MAX || self.windows.contains_key(&heard.user) {
+            let until = now.plus_ms(DEBOUNCE_MS);
+            self.windows.insert(heard.user.clone(), until);
         }
         true
     }
 
     /// The sync could not be asked for: the next notification tries again.
     pub fn not_asked(&mut self, user: &UserId) {
-        self.waiting.remove(user);
+        self.windows.remove(user);
+    }
+
+    /// What is to be looked after now, with the time of the last notification of its kind.
+    pub fn look(&mut self, now: Timestamp) -> Option<(Heard, Timestamp)> {
+        let first = self.looks.first_entry()?;
+        (now >= first.key().0).then(|| first.remove())
+    }
+
+    /// What there would be to look after, as nobody will: each asks for a sync now.
+    pub fn close(&mut self) -> Vec<Heard> {
+        let looks = std::mem::take(&mut self.looks).into_values();
+        let heard: Vec<Heard> = looks.map(|(heard, _)| heard).collect();
+        for one in &heard {
+            self.windows.remove(&one.user);
+        }
+        heard
+    }
+
+    /// When [`Hearing::look`] has something.
+    #[must_use]
+    pub fn look_at(&self) -> Option<Timestamp> {
+        self.looks.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Whether the channel `id`, which told of a change of a user with this cursor (`None`: there is no such user), belongs to
@@ -83,7 +120,7 @@ impl Hearing {
         let Some(made_at) = made_at(id) else {
             return false;
         };
-        if now.since_ms(made_at) < ORPHAN_AGE_MS {
+        if now.since_ms(made_at) < ORPHAN_AGE_MS || planted(Mutant::OrphanStays) {
             return false;
         }
         if SyncCursor::read(cursor).has_channel(id) {
@@ -92,18 +129,14 @@ impl Hearing {
         if self.stopped.get(id).is_some_and(|until| now < *until) {
             return false;
         }
-        make_room(&mut self.stopped, now);
+        if self.stopped.len() >= REMEMBERED_MAX {
+            self.stopped.retain(|_, until| now < *until);
+        }
         if self.stopped.len() < REMEMBERED_MAX {
             let until = now.plus_ms(STOP_AGAIN_MS);
             self.stopped.insert(id.to_owned(), until);
         }
         true
-    }
-}
-
-fn make_room<K: Ord>(remembered: &mut BTreeMap<K, Timestamp>, now: Timestamp) {
-    if remembered.len() >= REMEMBERED_MAX {
-        remembered.retain(|_, until| now < *until);
     }
 }
 
@@ -119,47 +152,58 @@ mod tests {
         Timestamp::from_ms(1_793_600_000_000).plus_ms(ms)
     }
 
-    fn user(name: &str) -> UserId {
-        UserId::new(name).unwrap()
+    fn told(name: &str) -> Heard {
+        Heard {
+            user: UserId::new(name).unwrap(),
+            channel: "c".to_owned(),
+            resource: None,
+        }
     }
 
     #[test]
     fn fifty_notifications_in_a_second_ask_for_one_sync() {
         let mut hearing = Hearing::default();
         let asked = (0..50)
-            .filter(|number| {
-                hearing.asks_for_sync(at(number * 20), &user("ada"), ResourceState::Changed)
-            })
+            .filter(|number| hearing.asks_for_sync(at(number * 20), &told("ada")))
             .count();
         assert_eq!(asked, 1);
-        assert!(hearing.asks_for_sync(at(10), &user("bob"), ResourceState::Changed));
+        assert!(hearing.asks_for_sync(at(10), &told("bob")));
         // When that sync may have begun, a change is a new one.
-        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS), &user("ada"), ResourceState::Changed));
+        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS), &told("ada")));
         // One that could not be asked for is asked for by the next.
-        hearing.not_asked(&user("ada"));
-        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS + 1), &user("ada"), ResourceState::Changed));
+        hearing.not_asked(&told("ada").user);
+        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS + 1), &told("ada")));
     }
 
     #[test]
-    fn the_message_that_a_channel_is_there_asks_for_nothing() {
+    fn what_comes_within_the_debounce_is_looked_after_once() {
         let mut hearing = Hearing::default();
-        assert!(!hearing.asks_for_sync(at(0), &user("ada"), ResourceState::read("sync")));
-        for word in ["exists", "not_exists", "something newer"] {
-            let who = user(word);
-            assert!(hearing.asks_for_sync(at(0), &who, ResourceState::read(word)));
+        let ada = told("ada");
+        assert!(hearing.asks_for_sync(at(0), &ada));
+        assert_eq!(hearing.look_at(), None, "nothing came since");
+        for ms in [500, 900] {
+            assert!(!hearing.asks_for_sync(at(ms), &ada));
         }
+        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS), &ada));
+        assert_eq!(hearing.look_at(), Some(at(LOOK_MS)));
+        assert_eq!(hearing.look(at(LOOK_MS - 1)), None);
+        assert_eq!(hearing.look(at(LOOK_MS)), Some((ada, at(900))));
+        assert_eq!(hearing.look(at(2 * LOOK_MS)), None);
     }
 
     #[test]
     fn a_flood_of_users_takes_bounded_memory_and_loses_nobody() {
         let mut hearing = Hearing::default();
         for number in 0..REMEMBERED_MAX + 500 {
-            let who = user(&format!("user-{number}"));
-            assert!(hearing.asks_for_sync(at(0), &who, ResourceState::Changed));
+            let heard = told(&format!("user-{number}"));
+            assert!(hearing.asks_for_sync(at(0), &heard));
+            let is_remembered = number < REMEMBERED_MAX;
+            assert_eq!(hearing.asks_for_sync(at(1), &heard), !is_remembered);
         }
-        assert_eq!(hearing.waiting.len(), REMEMBERED_MAX);
-        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS), &user("late"), ResourceState::Changed));
-        assert_eq!(hearing.waiting.len(), 1);
+        assert_eq!(hearing.windows.len(), REMEMBERED_MAX);
+        assert_eq!(hearing.looks.len(), REMEMBERED_MAX);
+        assert!(hearing.asks_for_sync(at(DEBOUNCE_MS), &told("late")));
+        assert_eq!(hearing.windows.len(), 1);
     }
 
     #[test]

@@ -10,15 +10,19 @@
 //! - **A sync never fails for a channel.** What Google refuses is not asked again for a while.
 //! - **Bounded.** [`CHANNELS_KEPT_MAX`] records a calendar, [`REQUESTS_A_SYNC_MAX`] requests a sync.
 //!
-//! [`Hearing`](hearing::Hearing) decides about notifications. Ids of channels carry the fencing token under which they were made,
-//! so they are never used twice and tell their age.
+//! A [`Listener`](listener::Listener) is a process's webhook: it believes the [`token`], answers, and asks for syncs as
+//! [`Hearing`](hearing::Hearing) decides. Ids of channels carry the fencing token under which they were made, so they are never
+//! used twice and tell their age.
 
 pub mod hearing;
+pub mod listener;
+pub mod token;
 
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, FailureKind};
 use crate::google::push::Watched;
+use crate::mutant::{Mutant, planted};
 use crate::queue::command::LeaseToken;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 
@@ -64,6 +68,9 @@ impl PushSettings {
     /// by the next.
     #[must_use]
     pub fn renew_before_ms(&self) -> u64 {
+        if planted(Mutant::RenewedLate) {
+            return 0;
+        }
         self.poll_ms.saturating_mul(2).saturating_add(MARGIN_MS)
     }
 }
@@ -140,7 +147,10 @@ impl Watch {
             .is_some_and(|channel| now < renew_at(channel));
         if is_covered {
             // The newest is good: those that it replaced can go.
-            let replaced = &self.channels[..self.channels.len() - 1];
+            let replaced = match planted(Mutant::ReplacedStays) {
+                true => &[],
+                false => &self.channels[..self.channels.len() - 1],
+            };
             return replaced.first().cloned().map(Wish::Stop);
         }
         // A grant that is shorter than the time before which it is renewed would be renewed for ever.

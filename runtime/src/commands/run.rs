@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kalends_core::id::WorkerId;
 use kalends_core::node::HAND_BACK_MS;
@@ -29,6 +30,9 @@ use crate::supervisor::{Supervisor, describe};
 use crate::web::{self, Hooks, Web, WebSettings};
 use crate::wiring::{self, Queue, Refused};
 use crate::{logging, metrics::Metrics};
+
+/// At the end, what the webhook has accepted is waited for so long until it is asked for, in milliseconds: mostly it is already.
+const HEARD_MS_MAX: u64 = 1_000;
 
 /// Runs until SIGTERM or SIGINT; everything is checked before anything is started.
 ///
@@ -121,6 +125,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         );
         tasks.spawn(web::serve(listener, web));
     }
+    let mut listening = None;
     if let (Some(listener), Some(webhook)) = (hooks, wiring::webhook(&config)?) {
         if let Ok(address) = listener.local_addr() {
             tracing::info!("notifications of changes come in at http://{address}");
@@ -133,7 +138,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             source_name: config.schedule.definition.source.clone(),
             metrics: Arc::clone(&metrics),
         };
-        tasks.spawn(web::serve_webhook(listener, hooks));
+        listening = Some(tokio::spawn(web::serve_webhook(listener, hooks)));
     }
     if away.is_some() {
         tasks.spawn(forget_when_ready(
@@ -181,6 +186,13 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     supervisor.ready(&describe(&handle.readiness()));
     let ended = queue.serving(handle.stopped()).await;
     handle.abandon();
+    if let Some(mut listening) = listening {
+        // What Google was told is heard has to be asked for, as nobody else will before the next poll.
+        let limit = Duration::from_millis(HEARD_MS_MAX);
+        if tokio::time::timeout(limit, &mut listening).await.is_err() {
+            listening.abort();
+        }
+    }
     tasks.shutdown().await;
     queue.close().await;
     if let Some(journal) = journal {

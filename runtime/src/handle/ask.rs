@@ -193,23 +193,13 @@ pub(crate) async fn enqueue_sync(
     source: SourceName,
     user: UserId,
 ) -> Result<(), NotEnqueued> {
-    enqueue_sync_after(store, source, user, 0).await
-}
-
-/// As [`enqueue_sync`]; it begins after `wait_ms` milliseconds, and what is asked for until then is one with it.
-pub(crate) async fn enqueue_sync_after(
-    store: &dyn Store,
-    source: SourceName,
-    user: UserId,
-    wait_ms: u64,
-) -> Result<(), NotEnqueued> {
     let (now, state) = read_user(store, &source, &user).await?;
     if let Some(reason) = state.parked {
         return Err(NotEnqueued::Parked(reason));
     }
     let job = NewJob {
         user,
-        run_at: now.plus_ms(wait_ms),
+        run_at: now,
         nominal_at: None,
         priority: Priority::Now,
     };
@@ -229,7 +219,7 @@ pub(crate) async fn enqueue_sync_after(
 }
 
 /// What the store knows of a user, and its time.
-pub(crate) async fn read_user(
+async fn read_user(
     store: &dyn Store,
     source: &SourceName,
     user: &UserId,

@@ -2,10 +2,10 @@
 //!
 //! A notification is headers alone. What is asked of the caller is the channel's token, which this process can judge by itself; no
 //! store is asked and nothing is waited for before the answer. A forgery costs reading a head and one hash, and whoever floods
-//! takes no more than the bounded number of connections. What is genuine goes into a bounded line, of which a task asks for
-//! syncs; when that is full, or the store is known to be away, Google is told to come again, which it does.
+//! takes no more than the bounded number of connections. All that is decided is decided by core's
+//! [`Listener`](kalends_core::push::listener::Listener); here its wishes are done, by one task.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,34 +14,29 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use kalends_adapters::google::Webhook;
-use kalends_core::google::push::RESOURCE_BYTES_MAX;
 use kalends_core::google::query::FetchRequest;
-use kalends_core::id::{SourceName, UserId};
-use kalends_core::port::{Source, Store};
-use kalends_core::push::hearing::{DEBOUNCE_MS, Hearing, ResourceState};
+use kalends_core::id::SourceName;
+use kalends_core::port::{Source, Store, StoreUnavailable};
+use kalends_core::push::listener::{
+    ANSWER_MS_MAX, Listener, Notification, STOP_MS_MAX, Verdict, Wish,
+};
+use kalends_core::queue::command::{Command, Reply, Stamped};
 use kalends_core::time::Clock as _;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::server;
 use crate::clock::{SteadyClock, SystemClock};
-use crate::handle::{NotEnqueued, Readiness, enqueue_sync_after, read_user};
+use crate::handle::Readiness;
 use crate::metrics::Metrics;
-
-/// Notifications that wait to be looked at; what comes beyond is told to come again.
-const WAITING_MAX: usize = 1_024;
-/// Orphans that are stopped at a time; others are left until they are heard of again.
-const STOPS_MAX: usize = 4;
-/// The end of an orphan is waited for so long, in milliseconds.
-const STOP_MS_MAX: u64 = 30_000;
 
 /// What the listener and the task behind it share with the process.
 #[derive(Clone)]
 pub struct Hooks {
     /// Knows genuine notifications.
     pub webhook: Arc<Webhook>,
-    /// Whether the store is known to be away.
+    /// Whether the store is known to be away, or the process about to end.
     pub readiness: watch::Receiver<Readiness>,
     /// Where syncs are asked for.
     pub store: Arc<dyn Store>,
@@ -53,44 +48,58 @@ pub struct Hooks {
     pub metrics: Arc<Metrics>,
 }
 
-/// A genuine notification.
-struct Heard {
-    user: UserId,
-    channel: String,
-    resource: Option<String>,
-    state: ResourceState,
-}
-
 #[derive(Clone)]
 struct Face {
     hooks: Hooks,
-    line: mpsc::Sender<Heard>,
+    ear: Arc<Ear>,
 }
 
-/// Answers notifications on `listener` and asks for syncs, for as long as it is polled.
+/// Core's machine, between the connections and the task that does what it wishes.
+struct Ear {
+    listener: Mutex<Listener>,
+    told: Notify,
+}
+
+impl Ear {
+    fn new(source: SourceName) -> Self {
+        Ear {
+            listener: Mutex::new(Listener::new(source)),
+            told: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Listener> {
+        self.listener
+            .lock()
+            .expect("nothing panics while it is told something")
+    }
+}
+
+/// Answers notifications on `listener` and asks for syncs, until the process is about to end and all that was accepted has been
+/// asked for. Google comes again for what finds nobody.
 pub async fn serve_webhook(listener: TcpListener, hooks: Hooks) {
-    let (line, waiting) = mpsc::channel(WAITING_MAX);
+    let ear = Arc::new(Ear::new(hooks.source_name.clone()));
     let face = Face {
         hooks: hooks.clone(),
-        line,
+        ear: Arc::clone(&ear),
     };
     let router = Router::new().fallback(answer).with_state(face);
-    tokio::join!(
-        server::serve_router(listener, router, JoinSet::new()),
-        listen(hooks, waiting)
-    );
+    tokio::select! {
+        () = server::serve_router(listener, router, JoinSet::new()) => {}
+        () = listen(hooks, &ear) => {}
+    }
 }
 
 async fn answer(State(face): State<Face>, request: Request) -> Response {
-    let (status, outcome) = receive(&face, request.method(), request.headers());
-    face.hooks.metrics.notification(outcome);
+    let verdict = receive(&face, request.method(), request.headers());
+    face.hooks.metrics.notification(verdict.name());
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
+    *response.status_mut() =
+        StatusCode::from_u16(verdict.status()).expect("core knows the statuses of HTTP");
     response
 }
 
-/// The answer, and its name for the metrics.
-fn receive(face: &Face, method: &Method, headers: &HeaderMap) -> (StatusCode, &'static str) {
+fn receive(face: &Face, method: &Method, headers: &HeaderMap) -> Verdict {
     let header = |name: &str| {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -98,98 +107,89 @@ fn receive(face: &Face, method: &Method, headers: &HeaderMap) -> (StatusCode, &'
             _ => None,
         }
     };
-    let forged = (StatusCode::NOT_FOUND, "forged");
-    if method != Method::POST {
-        return forged;
-    }
-    let (Some(channel), Some(token)) =
-        (header("x-goog-channel-id"), header("x-goog-channel-token"))
-    else {
-        return forged;
+    let notification = Notification::read(header).filter(|_| method == Method::POST);
+    let Some(notification) = notification else {
+        return Verdict::Forged;
     };
-    let Some(user) = face.hooks.webhook.user_of(channel, token) else {
-        return forged;
-    };
-    let state = ResourceState::read(header("x-goog-resource-state").unwrap_or_default());
-    if state == ResourceState::Sync {
-        return (StatusCode::NO_CONTENT, "channel");
+    let user_of = |channel: &str, token: &str| face.hooks.webhook.user_of(channel, token);
+    match notification.judge(user_of) {
+        Err(verdict) => verdict,
+        Ok(heard) => {
+            let store_is_away =
+                matches!(*face.hooks.readiness.borrow(), Readiness::StoreAway { .. });
+            let verdict = face.ear.lock().hear(heard, store_is_away);
+            face.ear.told.notify_one();
+            verdict
+        }
     }
-    let is_away = matches!(*face.hooks.readiness.borrow(), Readiness::StoreAway { .. });
-    let resource = header("x-goog-resource-id").filter(|id| id.len() <= RESOURCE_BYTES_MAX);
-    let heard = Heard {
-        user,
-        channel: channel.to_owned(),
-        resource: resource.map(str::to_owned),
-        state,
-    };
-    if is_away || face.line.try_send(heard).is_err() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "told_to_come_again");
-    }
-    (StatusCode::NO_CONTENT, "accepted")
 }
 
-async fn listen(hooks: Hooks, mut waiting: mpsc::Receiver<Heard>) {
+async fn listen(mut hooks: Hooks, ear: &Ear) {
     let clock = SteadyClock::new(SystemClock.now(), 1);
-    let mut hearing = Hearing::default();
     let mut stops = JoinSet::new();
-    while let Some(heard) = waiting.recv().await {
-        while stops.try_join_next().is_some() {}
-        if !hearing.asks_for_sync(clock.now(), &heard.user, heard.state) {
-            continue;
+    loop {
+        let is_ending = matches!(
+            *hooks.readiness.borrow_and_update(),
+            Readiness::Stopping | Readiness::Stopped { .. }
+        );
+        if is_ending {
+            ear.lock().close();
+            if ear.lock().is_idle() {
+                return;
+            }
         }
-        let (store, source) = (&*hooks.store, hooks.source_name.clone());
-        let asked = match read_user(store, &source, &heard.user).await {
-            Ok((now, state)) => {
-                let cursor = state.cursor.as_deref();
-                let is_orphan = hearing.is_orphan(now, &heard.channel, cursor);
-                let asked = enqueue_sync_after(store, source, heard.user.clone(), DEBOUNCE_MS);
-                let asked = asked.await;
-                if is_orphan {
-                    stop(&hooks, &mut stops, &heard);
-                }
-                asked
-            }
-            // Nobody has this channel any more.
-            Err(NotEnqueued::UnknownUser) => {
-                if hearing.is_orphan(clock.now(), &heard.channel, None) {
-                    stop(&hooks, &mut stops, &heard);
-                }
-                continue;
-            }
-            Err(error) => Err(error),
+        while stops.try_join_next().is_some() {
+            ear.lock().stopped();
+        }
+        let (wish, wake_at) = {
+            let mut listener = ear.lock();
+            (listener.poll(clock.now()), listener.wake_at())
         };
-        if let Err(error) = asked {
-            // The next notification asks again, and the poll stands behind.
-            hearing.not_asked(&heard.user);
-            tracing::debug!(user = %heard.user, "a notification led to no sync: {error}");
+        match wish {
+            Some(Wish::Ask { number, command }) => {
+                let result = ask(&*hooks.store, *command).await;
+                if let Err(unavailable) = &result {
+                    tracing::debug!("a notification led to no sync: {unavailable}");
+                }
+                ear.lock().answered(clock.now(), number, result);
+            }
+            Some(Wish::Stop(request)) => {
+                stops.spawn(stop(Arc::clone(&hooks.source), request));
+            }
+            None => {
+                let wait_ms = wake_at.map_or(u64::MAX, |at| at.since_ms(clock.now()));
+                tokio::select! {
+                    () = ear.told.notified() => {}
+                    Ok(()) = hooks.readiness.changed() => {}
+                    () = tokio::time::sleep(Duration::from_millis(wait_ms)), if wake_at.is_some() => {}
+                    Some(_) = stops.join_next(), if !stops.is_empty() => ear.lock().stopped(),
+                }
+            }
         }
     }
 }
 
-fn stop(hooks: &Hooks, stops: &mut JoinSet<()>, heard: &Heard) {
-    let Some(resource) = heard.resource.clone() else {
-        return;
-    };
-    if stops.len() >= STOPS_MAX {
-        return;
+async fn ask(store: &dyn Store, command: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
+    let limit = Duration::from_millis(ANSWER_MS_MAX);
+    let answered = tokio::time::timeout(limit, store.apply(command)).await;
+    answered.unwrap_or_else(|_| {
+        let detail = format!("the store did not answer within {ANSWER_MS_MAX} ms");
+        Err(StoreUnavailable { detail })
+    })
+}
+
+/// It ends by itself in the worst case.
+async fn stop(source: Arc<dyn Source>, request: FetchRequest) {
+    if let FetchRequest::StopChannel { channel, .. } = &request {
+        tracing::info!(
+            channel,
+            "a push channel that nobody has any more is stopped"
+        );
     }
-    tracing::info!(
-        channel = heard.channel,
-        "a push channel that nobody has any more is stopped"
-    );
-    let request = FetchRequest::StopChannel {
-        user: heard.user.clone(),
-        channel: heard.channel.clone(),
-        resource,
-    };
-    let source = Arc::clone(&hooks.source);
-    stops.spawn(async move {
-        let limit = Duration::from_millis(STOP_MS_MAX);
-        // It ends by itself in the worst case.
-        match tokio::time::timeout(limit, source.fetch(request)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(failure)) => tracing::debug!("it could not be stopped: {failure}"),
-            Err(_) => tracing::debug!("it could not be stopped in time"),
-        }
-    });
+    let limit = Duration::from_millis(STOP_MS_MAX);
+    match tokio::time::timeout(limit, source.fetch(request)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(failure)) => tracing::debug!("it could not be stopped: {failure}"),
+        Err(_) => tracing::debug!("it could not be stopped in time"),
+    }
 }

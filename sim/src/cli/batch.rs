@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kalends_sim::invariants::same_hash;
-use kalends_sim::marks::{MARKS, Marks};
+use kalends_sim::marks::Marks;
 use kalends_sim::plan::Plan;
 use kalends_sim::plan::shrink::{RUNS_MAX, shrink};
 use kalends_sim::report::{Failed, FailureClass, Report};
@@ -18,7 +18,7 @@ use kalends_sim::world::trace::HashLog;
 use kalends_sim::world::{run as play, run_with};
 use serde_json::json;
 
-use super::{PolicyName, Run, SizeOverrides, usage};
+use super::{PolicyName, Run, usage};
 
 /// A scenario's own expectation was not met.
 const EXIT_EXPECTATION: u8 = 14;
@@ -71,12 +71,6 @@ pub(super) fn describe(failed: &Failed) -> String {
     )
 }
 
-fn plan_of(seed: u64, size: &SizeOverrides) -> Plan {
-    let mut plan = Plan::draw(seed);
-    size.apply(&mut plan);
-    plan
-}
-
 /// Plays a plan, twice if asked; two runs that differ are a failure.
 fn play_checked(plan: &Plan, twice: bool) -> Report {
     let mut report = play(plan);
@@ -124,7 +118,7 @@ pub(super) fn run(run: &Run) -> ExitCode {
                     if seed >= run.seeds.end {
                         break;
                     }
-                    let report = play_checked(&plan_of(seed, &run.size), run.twice);
+                    let report = play_checked(&run.size.plan_of(seed), run.twice);
                     let mut sum = sum.lock().expect("no thread panics while it adds");
                     if let Some(failed) = &report.failed {
                         eprintln!("\nseed {seed}: {}", describe(failed));
@@ -194,7 +188,7 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
     let mut code = 0;
     if let Some((seed, failed)) = sum.failures.iter().min_by_key(|(seed, _)| *seed) {
         code = failed.class.exit_code();
-        explain(&plan_of(*seed, &run.size), failed, run);
+        explain(&run.size.plan_of(*seed), failed, run);
     }
     let many = run.scenario.is_none() && sum.seeds >= MARKS_SEEDS_MIN;
     if run.marks || (many && !run.no_marks) {
@@ -202,7 +196,8 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
             println!("{count:>9}  {name:<28} {sentence}");
         }
         let missing = sum.marks.missing();
-        println!("{} of {MARKS} marks reached", MARKS - missing.len());
+        let names = sum.marks.table().count();
+        println!("{} of {names} marks reached", names - missing.len());
         if !missing.is_empty() {
             println!("never reached: {}", missing.join(", "));
             code = if code == 0 { EXIT_MARKS } else { code };

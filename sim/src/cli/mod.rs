@@ -117,6 +117,9 @@ struct SizeOverrides {
     /// No faults at all.
     #[arg(long)]
     quiet: bool,
+    /// The fleet watches calendars by push channels, with faults of push beside the others.
+    #[arg(long)]
+    push: bool,
     /// Which service runs: Kalends, or the one that it replaces.
     #[arg(long, default_value = "kalends")]
     policy: PolicyName,
@@ -140,6 +143,16 @@ impl PolicyName {
 }
 
 impl SizeOverrides {
+    /// The plan of a seed, with these sizes.
+    fn plan_of(&self, seed: u64) -> Plan {
+        let mut plan = match self.push {
+            true => Plan::draw_push(seed),
+            false => Plan::draw(seed),
+        };
+        self.apply(&mut plan);
+        plan
+    }
+
     fn apply(&self, plan: &mut Plan) {
         plan.service = self.policy.service();
         if let Some(hours) = self.hours {
@@ -229,8 +242,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => batch::run(&run),
         Command::Show(show) => {
-            let mut plan = Plan::draw(show.seed);
-            show.size.apply(&mut plan);
+            let plan = show.size.plan_of(show.seed);
             show::show(&plan, show.only.as_deref())
         }
         Command::Replay(replay) => match read(&replay.file) {

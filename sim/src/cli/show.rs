@@ -108,6 +108,14 @@ fn describe(moment: &Moment<'_>) -> Option<(Option<usize>, &'static str, String)
             };
             (column(*process), "graph", format!("{user} → {text}"))
         }
+        Moment::Heard {
+            process,
+            user,
+            verdict,
+        } => {
+            let whose = user.map_or("somebody".to_owned(), ToString::to_string);
+            (column(*process), "hear", format!("{whose} → {verdict:?}"))
+        }
         Moment::FaultBegan(fault) => (
             None,
             "FAULT",
@@ -199,7 +207,7 @@ fn applied(command: &Command, reply: &Reply) -> Option<String> {
             }
             text
         }
-        (Command::Schedules, _) => return None,
+        (Command::Schedules | Command::User { .. }, _) => return None,
         (Command::Enroll { users, .. }, _) if users.is_empty() => return None,
         (Command::Heartbeat { .. }, Reply::Heartbeat { lost }) if lost.is_empty() => return None,
         (Command::Heartbeat { leases, .. }, Reply::Heartbeat { lost }) => {

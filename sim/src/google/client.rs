@@ -19,6 +19,7 @@ use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
+use super::hook::channel_token;
 use super::list::{self, Source};
 use super::oauth::{Caller, access_token, refresh_token};
 use super::quota::Payer;
@@ -293,13 +294,19 @@ fn known_user(google: &GoogleEmulator, request: &FetchRequest) -> Result<u32, Fa
     user.map_err(|_| Failure::new(FailureKind::Unauthorized, "there is no token for this user"))
 }
 
-/// With the body of what is posted, as the adapter makes it; a channel's token is its own id here.
+/// With the body of what is posted, as the adapter makes it.
 fn request_at(request: &FetchRequest, now: Timestamp) -> Request {
     let body = match request {
         FetchRequest::Calendars { .. } | FetchRequest::Events { .. } => return request_of(request),
         FetchRequest::Watch {
-            channel, life_ms, ..
-        } => watch_body(channel, WEBHOOK, channel, now.plus_ms(*life_ms)),
+            user,
+            channel,
+            life_ms,
+            ..
+        } => {
+            let token = channel_token(user, channel);
+            watch_body(channel, WEBHOOK, &token, now.plus_ms(*life_ms))
+        }
         FetchRequest::StopChannel {
             channel, resource, ..
         } => stop_body(channel, resource),

@@ -25,6 +25,7 @@ mod fault;
 mod fields;
 mod fixture;
 mod generator;
+mod hook;
 mod json;
 mod list;
 mod oauth;
@@ -56,6 +57,7 @@ pub use client::GoogleClient;
 pub use counters::Counters;
 pub use fault::{FAULTS_WAITING_MAX, Fault, RetryAfter};
 pub use fixture::{FIXTURE_EVENTS_MAX, FixtureError};
+pub use hook::{channel_token, user_of_channel};
 pub use push::{CHANNEL_LIFE_MS_MAX, NOTIFICATIONS_MAX, Notification, PushWeather};
 pub use settings::{
     CALENDARS_PER_USER_MAX, ChangedQuery, EVENTS_PER_CALENDAR_MAX, ForgedToken, GoogleSettings,

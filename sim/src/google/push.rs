@@ -11,8 +11,8 @@ use kalends_core::time::{DAY_MS, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::GoogleEmulator;
 use super::error::ApiError;
+use super::{GoogleEmulator, Unknown};
 use crate::http::{Delivery, Request, Response, http_date};
 
 /// The longest life of a channel, in milliseconds: what Google grants at most.
@@ -105,6 +105,35 @@ impl GoogleEmulator {
         let channels = self.push.channels.iter();
         let live = channels.filter(|(_, channel)| channel.expires_at > now);
         live.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The channels that one calendar of a user ever had and that were not stopped, with when they end or ended.
+    ///
+    /// # Errors
+    /// If there is no such user.
+    pub fn channels_of(
+        &self,
+        user: &str,
+        calendar: &str,
+    ) -> Result<Vec<(String, Timestamp)>, Unknown> {
+        let user = self.user(user)?;
+        let number = self.calendar_number(user, calendar);
+        let channels = self.push.channels.iter();
+        let of_it = channels
+            .filter(|(_, channel)| channel.user == user && Some(channel.calendar) == number);
+        Ok(of_it
+            .map(|(id, channel)| (id.clone(), channel.expires_at))
+            .collect())
+    }
+
+    /// Tells of a user's primary calendar once more, as if it had changed.
+    ///
+    /// # Errors
+    /// If there is no such user.
+    pub fn tell_again(&mut self, now: Timestamp, user: &str) -> Result<(), Unknown> {
+        let user = self.user(user)?;
+        self.tell_watchers(now, user, 0);
+        Ok(())
     }
 
     pub(super) fn watch(

@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod leases;
 pub mod memory;
 pub mod promises;
+pub mod push;
 pub mod retries;
 pub mod same_hash;
 pub mod seen;
@@ -87,6 +88,20 @@ pub enum Invariant {
     SuccessIsReal,
     /// F38: nothing that Google still has is removed from the graph.
     NothingWiped,
+    /// Push: only what Google sent is believed, and all of it.
+    PushVerified,
+    /// Push: many notifications of one change ask for one sync.
+    PushDebounced,
+    /// Push: what was accepted is synced soon, while nothing is wrong.
+    HeardIsSynced,
+    /// Push: a channel is replaced before it ends, while nothing is wrong.
+    ChannelsOverlap,
+    /// Push: outside of the overlap a calendar has one channel, while nothing is wrong.
+    OneChannel,
+    /// Push: a user is polled slowly only while every calendar has a channel at Google that lives until then.
+    SlowOnlyWatched,
+    /// Push: nobody is due later than the poll behind the channels says.
+    PollBehind,
     /// G12: the same plan gives the same hash after every event.
     SameHash,
     /// Not one of G: nothing panics.
@@ -117,6 +132,13 @@ impl Invariant {
             Invariant::OthersGoOn => "others-go-on",
             Invariant::SuccessIsReal => "success-is-real",
             Invariant::NothingWiped => "nothing-wiped",
+            Invariant::PushVerified => "push-verified",
+            Invariant::PushDebounced => "push-debounced",
+            Invariant::HeardIsSynced => "heard-is-synced",
+            Invariant::ChannelsOverlap => "channels-overlap",
+            Invariant::OneChannel => "one-channel",
+            Invariant::SlowOnlyWatched => "slow-only-watched",
+            Invariant::PollBehind => "poll-behind",
             Invariant::SameHash => "same-hash",
             Invariant::NoPanic => "no-panic",
         }

@@ -22,7 +22,6 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
     let policy = &plan.policy;
     let mut period_ms = period_ms(&policy.schedule, plan);
     let mut catch_up_ms = catch_up_ms(plan, policy.source.jobs.as_ref());
-    let mut waits_ms = GATE_MS;
     for fault in &plan.faults {
         match &fault.kind {
             FaultKind::Deploy {
@@ -35,6 +34,33 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
             FaultKind::SetLimit { limit } => {
                 catch_up_ms = catch_up_ms.max(self::catch_up_ms(plan, limit.as_ref()));
             }
+            _ => {}
+        }
+    }
+    let mut waits_ms = waits_ms(plan);
+    let resyncs: usize = plan.faults.iter().map(|fault| resyncs(&fault.kind)).sum();
+    if resyncs >= plan.policy.resyncs_a_day_max as usize {
+        waits_ms = waits_ms.max(DAY_MS);
+    }
+    // Who is watched is polled that much later.
+    period_ms += policy.push.map_or(0, |push| push.poll_ms);
+    let retries_ms = u64::from(policy.backoff.attempts_max) * policy.backoff.cap_ms;
+    let deadlines_ms = DEADLINES * 3 * MINUTE_MS;
+    // Twice the period: a sync that began just before the end counts for nothing, and the next one is a period later.
+    2 * period_ms
+        + 2 * catch_up_ms
+        + waits_ms
+        + retries_ms
+        + deadlines_ms
+        + policy.lease_ms
+        + SLACK_MS
+}
+
+/// The longest wait that may still be in force when a fault has ended, in milliseconds.
+pub(crate) fn waits_ms(plan: &Plan) -> u64 {
+    let mut waits_ms = GATE_MS;
+    for fault in &plan.faults {
+        match &fault.kind {
             FaultKind::GoogleLimited {
                 reason,
                 retry_after_s,
@@ -58,20 +84,7 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
             _ => {}
         }
     }
-    let resyncs: usize = plan.faults.iter().map(|fault| resyncs(&fault.kind)).sum();
-    if resyncs >= plan.policy.resyncs_a_day_max as usize {
-        waits_ms = waits_ms.max(DAY_MS);
-    }
-    let retries_ms = u64::from(policy.backoff.attempts_max) * policy.backoff.cap_ms;
-    let deadlines_ms = DEADLINES * 3 * MINUTE_MS;
-    // Twice the period: a sync that began just before the end counts for nothing, and the next one is a period later.
-    2 * period_ms
-        + 2 * catch_up_ms
-        + waits_ms
-        + retries_ms
-        + deadlines_ms
-        + policy.lease_ms
-        + SLACK_MS
+    waits_ms
 }
 
 /// Full resyncs of one user that a fault brings about; of these there is a budget a day.
@@ -87,7 +100,7 @@ fn resyncs(kind: &FaultKind) -> usize {
 }
 
 /// The longest gap between ticks in the two days after the end of the faults.
-fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
+pub(crate) fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
     let begin = plan.size.start.plus_ms(plan.size.duration_ms);
     let mut at = begin;
     let mut longest_ms = 0;
@@ -102,7 +115,7 @@ fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
 }
 
 /// How long all users take under a limit, one after the other, with the ramp of a source that opens again.
-fn catch_up_ms(plan: &Plan, limit: Option<&Limit>) -> u64 {
+pub(crate) fn catch_up_ms(plan: &Plan, limit: Option<&Limit>) -> u64 {
     let Some(limit) = limit else {
         return MINUTE_MS;
     };

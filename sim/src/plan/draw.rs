@@ -87,7 +87,7 @@ pub(super) fn wide(rng: &mut KalendsRng, min: u64, max: u64) -> u64 {
     (base + uniform(rng, base - 1)).min(max)
 }
 
-fn ppm(rng: &mut KalendsRng) -> u32 {
+pub(super) fn ppm(rng: &mut KalendsRng) -> u32 {
     u32::try_from(wide(rng, 500, 300_000)).expect("below a million")
 }
 
@@ -110,7 +110,7 @@ fn draw(family: Family, rng: &mut KalendsRng, duration_ms: u64) -> Fault {
         Family::Clock => clock(rng),
         Family::Load => load(rng, &mut lasting_ms),
         Family::Operator => operator(rng),
-        Family::Emptied | Family::Content | Family::Sharing => {
+        Family::Emptied | Family::Content | Family::Sharing | Family::Push => {
             unreachable!("drawn in a way of their own")
         }
     };

@@ -114,6 +114,8 @@ pub enum Family {
     Content,
     /// Calendars come and go.
     Sharing,
+    /// Notifications of changes are late, lost, doubled, forged; only of plans that watch calendars.
+    Push,
 }
 
 /// Those that every second seed has, each.
@@ -144,6 +146,7 @@ impl Family {
             Family::Emptied => "emptied",
             Family::Content => "content",
             Family::Sharing => "sharing",
+            Family::Push => "push",
         }
     }
 }
@@ -405,6 +408,42 @@ pub enum FaultKind {
         /// Which of the user's further calendars.
         calendar: u32,
     },
+
+    // -- push ------------------------------------------------------------------------------------------------------
+    /// Notifications are late.
+    PushDelayed {
+        /// At least by so many milliseconds.
+        min_ms: u32,
+        /// At most by so many milliseconds.
+        max_ms: u32,
+    },
+    /// Notifications come twice.
+    PushDoubled {
+        /// How many.
+        ppm: u32,
+    },
+    /// Notifications do not come.
+    PushDropped {
+        /// How many.
+        ppm: u32,
+    },
+    /// Somebody who is not Google posts notifications again and again, with channels and tokens that are not theirs.
+    PushForged {
+        /// How often: every so many milliseconds.
+        every_ms: u64,
+    },
+    /// Google tells of one user's calendar again and again.
+    PushFlood {
+        /// Which user.
+        user: u32,
+        /// How often: every so many milliseconds.
+        every_ms: u64,
+    },
+    /// Channels are made, and Google's answers get lost.
+    WatchLost {
+        /// How many.
+        ppm: u32,
+    },
 }
 
 impl FaultKind {
@@ -455,6 +494,12 @@ impl FaultKind {
             Kind::EmptyStore => Family::Emptied,
             Kind::PoisonEvents { .. } | Kind::UnreadableEvents { .. } => Family::Content,
             Kind::UnshareCalendar { .. } => Family::Sharing,
+            Kind::PushDelayed { .. }
+            | Kind::PushDoubled { .. }
+            | Kind::PushDropped { .. }
+            | Kind::PushForged { .. }
+            | Kind::PushFlood { .. }
+            | Kind::WatchLost { .. } => Family::Push,
         }
     }
 }

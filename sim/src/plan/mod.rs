@@ -11,6 +11,7 @@ pub mod bound;
 pub mod draw;
 pub mod fault;
 mod later;
+mod push;
 pub mod shrink;
 
 use kalends_core::id::SourceName;
@@ -19,6 +20,7 @@ use kalends_core::policy::jitter::Jitter;
 use kalends_core::policy::limit::Limit;
 use kalends_core::policy::schedule::ScheduleDefinition;
 use kalends_core::policy::spread::Spread;
+use kalends_core::push::PushSettings;
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::sync::SyncSettings;
 use kalends_core::time::{HOUR_MS, MINUTE_MS, Timestamp};
@@ -84,6 +86,9 @@ pub struct Policy {
     pub page_size: u32,
     /// Full resyncs of a calendar a day.
     pub resyncs_a_day_max: u32,
+    /// How calendars are watched by push channels; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushSettings>,
     /// A process that comes back has the name that it had before.
     #[serde(default, skip_serializing_if = "is_false")]
     pub same_names: bool,
@@ -119,6 +124,7 @@ impl Default for Policy {
             poll_ms: 5_000,
             page_size: SyncSettings::default().page_size,
             resyncs_a_day_max: SyncSettings::default().resyncs_a_day_max,
+            push: None,
             same_names: false,
         }
     }

@@ -15,6 +15,7 @@ mod leases;
 mod limits;
 mod outages;
 mod planted;
+mod push;
 mod schedules;
 mod store;
 
@@ -90,6 +91,7 @@ pub fn all() -> Vec<Scenario> {
         graph::SCENARIOS,
         outages::SCENARIOS,
         fleet::SCENARIOS,
+        push::SCENARIOS,
         planted::SCENARIOS,
     ]
     .concat()

@@ -5,6 +5,8 @@ use kalends_core::graph::GraphWrite;
 use kalends_core::node::io::{EffectId, EffectResult};
 use kalends_core::queue::command::Command;
 
+use super::push::Posted;
+
 /// Where an answer goes back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -70,6 +72,33 @@ pub(crate) enum Event {
     Flood {
         index: u32,
     },
+    /// A notification comes to the fleet.
+    Posted {
+        posted: Box<Posted>,
+    },
+    /// A notification that came while the process was paused.
+    Hear {
+        process: u32,
+        incarnation: u32,
+        posted: Box<Posted>,
+    },
+    /// A webhook wants to be called.
+    Listen {
+        process: u32,
+        incarnation: u32,
+    },
+    /// A webhook waits for the end of a channel no longer.
+    StopDue {
+        from: Address,
+    },
+    /// Somebody posts a forged notification.
+    Forge {
+        index: u32,
+    },
+    /// Google tells of a flooded user once more.
+    TellAgain {
+        index: u32,
+    },
     /// The world looks at itself.
     Audit,
     /// The faults are over.
@@ -101,6 +130,12 @@ impl Event {
             Event::Audit => ("audit", 0xe00),
             Event::Heal => ("heal", 0xf00),
             Event::Check => ("check", 0x1000),
+            Event::Posted { .. } => ("posted", 0x1100),
+            Event::Hear { process, .. } => ("hear", 0x1200 | u64::from(*process) << 16),
+            Event::Listen { process, .. } => ("listen", 0x1300 | u64::from(*process) << 16),
+            Event::StopDue { from } => ("stop-due", 0x1400 | from.id.0 << 16),
+            Event::Forge { index } => ("forge", 0x1500 | u64::from(*index) << 16),
+            Event::TellAgain { index } => ("tell-again", 0x1600 | u64::from(*index) << 16),
         }
     }
 }

@@ -106,6 +106,8 @@ impl World<'_> {
                 self.marks.mark("flood");
                 self.flood(index);
             }
+            FaultKind::PushForged { .. } => self.forge(index),
+            FaultKind::PushFlood { .. } => self.tell_again(index),
             FaultKind::SyncAll => {
                 self.marks.mark("sync-all");
                 for user in 0..self.enrolled {
@@ -364,5 +366,6 @@ impl World<'_> {
                 .apply(self.now, user.as_str(), &Change::Create(draft))
                 .expect("an event can always be made");
         }
+        self.send_notifications();
     }
 }

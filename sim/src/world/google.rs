@@ -53,6 +53,7 @@ impl World<'_> {
             return self.marks.mark("google-refused");
         }
         self.spoil(request);
+        let channels = self.channels_before(request);
         let process = &mut self.processes[from.process as usize];
         process.google.clock_ms = process.clock.local(self.now).as_ms() - self.now.as_ms();
         let result = process.google.fetch(&mut self.google, self.now, request);
@@ -75,6 +76,7 @@ impl World<'_> {
             self.marks.mark_if(empty, "page-empty");
             self.read_at[user as usize] = self.now;
         }
+        self.watch_channels(request, &channels, result.is_err());
         self.tell(&Moment::Fetched {
             process: from.process,
             request,
@@ -99,6 +101,9 @@ impl World<'_> {
             Some(_) => Some(GoogleFault::LostRequest),
             None => self.weather.google_limited.clone(),
         };
+        if fault.is_none() && self.loses_watch(request) {
+            return self.order(request, GoogleFault::LostAnswer);
+        }
         if let Some(fault) = fault {
             self.marks
                 .mark_if(self.weather.google.is_some(), "google-refused");

@@ -29,6 +29,7 @@ impl World<'_> {
                 .push(self.now.plus_ms(AUDIT_EVERY_MS), Event::Audit);
         }
         self.look_for_wakers();
+        self.audit_push();
         if since_start_ms.is_multiple_of(HOUR_MS) {
             self.audit_the_store();
         }
@@ -172,6 +173,7 @@ impl World<'_> {
             return;
         }
         self.fresh_at = Some(self.now);
+        self.count_channels();
         self.tell(&Moment::Converged);
         self.phase = Phase::Ending {
             until: self.now.plus_ms(LAST_DEADLINE_MS + CHECK_EVERY_MS),

@@ -10,7 +10,7 @@
 //! all processes are told to stop, and must, with nothing left active.
 //!
 //! Reading order: this file (the loop), `process.rs` (a machine and its world), `store.rs`, `google.rs` (what is asked of
-//! them), `faults.rs` and `weather.rs` (what goes wrong), `healing.rs` (the end).
+//! them), `push` (notifications and webhooks), `faults.rs` and `weather.rs` (what goes wrong), `healing.rs` (the end).
 
 mod clock;
 mod count;
@@ -21,6 +21,7 @@ pub mod hash;
 mod healing;
 mod heap;
 mod process;
+mod push;
 mod store;
 pub mod trace;
 mod watch;
@@ -50,6 +51,7 @@ use hash::StateHasher;
 use heap::Heap;
 pub use process::Machine;
 use process::Process;
+use push::PushWorld;
 use store::StoreServer;
 use trace::{Moment, Tracer};
 use weather::Weather;
@@ -171,6 +173,8 @@ struct World<'a> {
     healed_at: Timestamp,
     fresh_at: Option<Timestamp>,
     calendars_rng: KalendsRng,
+    /// `None`: nobody watches.
+    push: Option<Box<PushWorld>>,
     failed: Option<Failed>,
     tracer: Option<&'a mut dyn Tracer>,
 }
@@ -233,6 +237,7 @@ impl<'a> World<'a> {
             healed_at: start,
             fresh_at: None,
             calendars_rng: substream(plan.seed, "calendars"),
+            push: PushWorld::of(plan),
             failed: None,
             tracer,
         };
@@ -299,6 +304,9 @@ impl<'a> World<'a> {
             Event::ToGraph { from, write } => self.at_graph(from, *write),
             Event::Back { to, result } => {
                 if let Some(result) = self.arrives(to, result) {
+                    if push::is_for_webhook(to.id) {
+                        return self.webhook_answered(to, *result);
+                    }
                     self.hears(to.process, &result);
                     let id = to.id;
                     let result = *result;
@@ -328,6 +336,19 @@ impl<'a> World<'a> {
             } => self.shutdown_due(process, incarnation),
             Event::Change => self.change(),
             Event::Flood { index } => self.flood_again(index),
+            Event::Posted { posted } => self.posted(posted),
+            Event::Hear {
+                process,
+                incarnation,
+                posted,
+            } => self.hear_late(process, incarnation, posted),
+            Event::Listen {
+                process,
+                incarnation,
+            } => self.listen_again(process, incarnation),
+            Event::StopDue { from } => self.stop_due(from),
+            Event::Forge { index } => self.forge(index),
+            Event::TellAgain { index } => self.tell_again(index),
             Event::Audit => self.audit(),
             Event::Heal => self.heal(),
             Event::Check => self.check(),
@@ -437,8 +458,8 @@ impl<'a> World<'a> {
         if self.phase != Phase::Faults {
             return;
         }
-        let user = self.draw("load", self.users.len() as u64 - 1);
-        let user = self.users[usize::try_from(user).expect("below the length")].clone();
+        let number = self.draw("load", self.users.len() as u64 - 1);
+        let user = self.users[usize::try_from(number).expect("below the length")].clone();
         let others = u64::from(self.plan.size.calendars_per_user) - 1;
         let calendar = if others == 0 {
             0
@@ -456,6 +477,7 @@ impl<'a> World<'a> {
         self.google
             .apply_in(now, name, &calendar, &change)
             .expect("a change that was drawn is possible");
+        self.changed(u32::try_from(number).expect("few users"));
         self.plan_change();
     }
 

@@ -14,6 +14,7 @@ use kalends_core::time::Timestamp;
 
 use super::clock::LocalClock;
 use super::event::{Address, Event};
+use super::push::Ear;
 use super::trace::Moment;
 use super::watch::troubles_store;
 use super::{World, schedule_name};
@@ -84,6 +85,8 @@ pub(super) struct Process {
     /// Since when, true time.
     pub(super) stopping_since: Timestamp,
     pub(super) google: GoogleClient,
+    /// Its webhook, in plans that watch calendars.
+    pub(super) ear: Option<Box<Ear>>,
 }
 
 impl Process {
@@ -101,6 +104,7 @@ impl Process {
             stopping: false,
             stopping_since: now,
             google: GoogleClient::new(),
+            ear: None,
         }
     }
 
@@ -135,6 +139,7 @@ impl World<'_> {
                 },
                 page_size: policy.page_size,
                 resyncs_a_day_max: policy.resyncs_a_day_max,
+                push: policy.push.filter(|_| self.push.is_some()),
                 ..SyncSettings::default()
             },
             enroll: self.users[..self.enrolled]
@@ -216,6 +221,7 @@ impl World<'_> {
         self.asking.begins_anew(index as usize);
         let machine = self.machine(index, incarnation, local);
         self.processes[index as usize].machine = Some(machine);
+        self.processes[index as usize].ear = self.new_ear(index);
         self.tell(&Moment::Started {
             process: index,
             incarnation,
@@ -233,6 +239,7 @@ impl World<'_> {
             self.marks.mark("process-crashed-with-leases");
         }
         process.held.clear();
+        process.ear = None;
         process.paused_at = None;
         process.stopping = false;
         process.wake_at = Timestamp::MAX;
@@ -271,6 +278,7 @@ impl World<'_> {
                 },
             );
         }
+        self.close_ear(index);
         self.input(index, Input::Shutdown { deadline });
     }
 
@@ -315,6 +323,7 @@ impl World<'_> {
         for event in held {
             self.handle(event);
         }
+        self.listen(index);
         self.timeout(index);
     }
 
@@ -434,6 +443,7 @@ impl World<'_> {
         let now = self.now;
         let process = &mut self.processes[index as usize];
         let machine = process.machine.take().expect("it has just spoken");
+        process.ear = None;
         process.stopping = false;
         process.wake_at = Timestamp::MAX;
         self.tally.shutdown(now.since_ms(process.stopping_since));

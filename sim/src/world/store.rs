@@ -9,6 +9,7 @@ use kalends_core::time::Timestamp;
 
 use super::World;
 use super::event::{Address, Event};
+use super::push::Committed;
 use super::trace::Moment;
 use crate::invariants::promises::Asked;
 use crate::invariants::{Seen, StoreLedger};
@@ -180,6 +181,10 @@ impl World<'_> {
         let asked = Asked::of(&command, self.users.len());
         let kept = self.tracer.is_some().then(|| command.clone());
         let hurries = may_hurry(&command);
+        let committed = match self.push {
+            Some(_) => Committed::of(&command),
+            None => None,
+        };
         let reply = self.store.queue.apply(now, command);
         self.mark_reply(&seen, &reply);
         let verdict = self
@@ -213,6 +218,9 @@ impl World<'_> {
             }
         }
         self.watch_reply(asked, now, &reply);
+        if self.push.is_some() {
+            self.watch_push(committed, now, &reply);
+        }
         if let Some(command) = kept {
             self.tell(&Moment::Applied {
                 process,

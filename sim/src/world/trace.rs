@@ -7,6 +7,7 @@ use kalends_core::google::query::FetchRequest;
 use kalends_core::graph::GraphReply;
 use kalends_core::id::UserId;
 use kalends_core::node::io::Notice;
+use kalends_core::push::listener::Verdict;
 use kalends_core::queue::command::{Command, Reply};
 use kalends_core::time::Timestamp;
 
@@ -71,6 +72,15 @@ pub enum Moment<'a> {
         user: &'a UserId,
         /// What was answered.
         result: &'a Result<GraphReply, Failure>,
+    },
+    /// A webhook answered a notification.
+    Heard {
+        /// Whose.
+        process: u32,
+        /// The user, if it was believed.
+        user: Option<&'a UserId>,
+        /// What was answered.
+        verdict: Verdict,
     },
     /// A fault began.
     FaultBegan(&'a Fault),

@@ -38,7 +38,8 @@ pub(super) fn troubles_store(kind: &FaultKind) -> bool {
         | Family::Load
         | Family::Operator
         | Family::Content
-        | Family::Sharing => false,
+        | Family::Sharing
+        | Family::Push => false,
     }
 }
 

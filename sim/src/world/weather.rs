@@ -34,6 +34,11 @@ pub(crate) struct Weather {
     pub(crate) graph_misconfigured: bool,
     pub(crate) graph_poisoned: Vec<u32>,
     pub(crate) unreadable: Vec<u32>,
+    /// The least and the most that notifications are late.
+    pub(crate) push_delay_ms: (u32, u32),
+    pub(crate) push_doubled_ppm: u32,
+    pub(crate) push_dropped_ppm: u32,
+    pub(crate) watch_lost_ppm: u32,
 }
 
 impl Weather {
@@ -105,6 +110,13 @@ impl Weather {
             FaultKind::GraphMisconfigured => self.graph_misconfigured = true,
             FaultKind::PoisonEvents { user, .. } => self.graph_poisoned.push(user % users),
             FaultKind::UnreadableEvents { user } => self.unreadable.push(user % users),
+            FaultKind::PushDelayed { min_ms, max_ms } => {
+                most(&mut self.push_delay_ms.0, *min_ms);
+                most(&mut self.push_delay_ms.1, *max_ms.max(min_ms));
+            }
+            FaultKind::PushDoubled { ppm } => most(&mut self.push_doubled_ppm, *ppm),
+            FaultKind::PushDropped { ppm } => most(&mut self.push_dropped_ppm, *ppm),
+            FaultKind::WatchLost { ppm } => most(&mut self.watch_lost_ppm, *ppm),
             // What these do, they do when they begin and end.
             FaultKind::Crash { .. }
             | FaultKind::Pause { .. }
@@ -127,6 +139,8 @@ impl Weather {
             | FaultKind::ChangeSchedule { .. }
             | FaultKind::RetryFailed
             | FaultKind::EmptyStore
+            | FaultKind::PushForged { .. }
+            | FaultKind::PushFlood { .. }
             | FaultKind::UnshareCalendar { .. } => {}
         }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // the kept plans are read from their folder
 
 mod fetch;
+mod push;
 
 use std::fs;
 use std::path::Path;

@@ -5,12 +5,15 @@ use kalends_core::google::push::CHANNEL_BYTES_MAX;
 use kalends_core::graph::{GraphCounts, GraphReply};
 use kalends_core::id::UserId;
 use kalends_core::push::PushSettings;
-use kalends_core::push::hearing::{DEBOUNCE_MS, Hearing, ResourceState};
+use kalends_core::push::hearing::{DEBOUNCE_MS, Hearing};
+use kalends_core::push::listener::{Notification, Verdict};
 use kalends_core::queue::command::LeaseToken;
 use kalends_core::rng::{substream, uniform};
 use kalends_core::sync::{Answer, End, Step, SyncMachine, SyncSettings};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
-use kalends_sim::google::{GoogleClient, GoogleEmulator, GoogleSettings, PushWeather};
+use kalends_sim::google::{
+    GoogleClient, GoogleEmulator, GoogleSettings, PushWeather, user_of_channel,
+};
 
 const BEGIN: Timestamp = Timestamp::from_ms(1_793_600_000_000);
 /// What the schedule says, without channels.
@@ -106,22 +109,25 @@ fn week(seed: u64, weather: PushWeather) -> Week {
         for told in user.google.notifications(now) {
             let header = |name: &str| {
                 let found = told.headers.iter().find(|(known, _)| known == name);
-                found.map(|(_, value)| value.clone()).unwrap()
+                found.map(|(_, value)| value.as_str())
             };
-            let channel = header("x-goog-channel-id");
+            let notification = Notification::read(header).unwrap();
+            let channel = notification.channel;
             assert!(channel.len() <= CHANNEL_BYTES_MAX);
-            // In a simulation a channel's token is its own id.
-            if header("x-goog-channel-token") != channel {
-                assert!(told.forged);
-                result.forged_refused += 1;
-                continue;
-            }
-            let state = ResourceState::read(&header("x-goog-resource-state"));
-            if hearing.asks_for_sync(now, &user.id, state) {
+            let heard = match notification.judge(user_of_channel) {
+                Ok(heard) => heard,
+                Err(verdict) => {
+                    assert_eq!(verdict == Verdict::Forged, told.forged);
+                    result.forged_refused += usize::from(told.forged);
+                    continue;
+                }
+            };
+            assert_eq!(heard.user, user.id);
+            if hearing.asks_for_sync(now, &heard) {
                 wake_at = Some(now.plus_ms(DEBOUNCE_MS));
             }
             assert!(
-                !hearing.is_orphan(now, &channel, user.cursor.as_deref()),
+                !hearing.is_orphan(now, channel, user.cursor.as_deref()),
                 "{channel}"
             );
         }

@@ -7,6 +7,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::google::push::Watched;
 use crate::google::query::FetchRequest;
 use crate::id::CalendarId;
+use crate::mutant::{Mutant, planted};
 use crate::push::{Channel, LEFT_OVER_MAX, PushSettings, REQUESTS_A_SYNC_MAX, Wish, channel_id};
 use crate::sync::Step;
 use crate::time::Timestamp;
@@ -164,7 +165,13 @@ impl SyncMachine {
         let Some(settings) = self.settings.push else {
             return Some(due_at);
         };
+        if planted(Mutant::WatchedNeverPolled) {
+            return Some(due_at.max(now.plus_ms(settings.life_ms)));
+        }
         let mut calendars = self.cursor.calendars.values().peekable();
+        if planted(Mutant::SlowThoughUnwatched) && calendars.peek().is_some() {
+            return Some(due_at.max(now.plus_ms(settings.poll_ms)));
+        }
         let is_watched = calendars.peek().is_some()
             && calendars.all(|cursor| cursor.watch.outlives_poll(now, &settings));
         Some(if is_watched {

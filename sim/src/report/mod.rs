@@ -1,10 +1,14 @@
 //! What came of a run.
 
+mod push;
+
 use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::invariants::Violation;
 use crate::marks::Marks;
+
+pub use push::PushTally;
 
 /// Gaps are counted by the minute up to this, in minutes; longer ones with it.
 pub const GAP_MINUTES_MAX: usize = 24 * 60;
@@ -134,6 +138,8 @@ pub struct Tally {
     pub shutdowns: u64,
     /// The longest of them, in milliseconds.
     pub shutdown_ms_max: u64,
+    /// Of push channels, in plans that watch calendars.
+    pub push: PushTally,
 }
 
 impl Tally {
