@@ -10,8 +10,10 @@ use kalends_core::port::{Graph, Source, Store};
 use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{Instrument as _, Span};
 
 use crate::record::Recorder;
+use crate::spans::{self, Spans};
 
 /// So many results at the most are told to the node before it is asked again what to do: those that came together are
 /// followed by one claim for all of them.
@@ -72,6 +74,7 @@ pub(crate) async fn drive_recorded(
     let mut woken = store.wait_for_wake();
     let mut tasks: JoinSet<EffectResult> = JoinSet::new();
     let mut running = Running::default();
+    let mut spans = Spans::default();
     loop {
         let wake_at = loop {
             let output = node.poll_output();
@@ -83,11 +86,16 @@ pub(crate) async fn drive_recorded(
             }
             match output {
                 Output::Effect { id, op } => {
-                    let handle = tasks.spawn(perform(Arc::clone(&ports), op, Arc::clone(&effects)));
+                    let span = spans.of(&op);
+                    let performed = perform(Arc::clone(&ports), op, Arc::clone(&effects));
+                    let handle = tasks.spawn(traced(span, performed));
                     running.begin(id, handle);
                 }
                 Output::Cancel { id } => running.cancel(id),
-                Output::Notice(notice) => observe(&node, &notice),
+                Output::Notice(notice) => {
+                    spans.observe(&notice);
+                    observe(&node, &notice);
+                }
                 Output::Timeout { at, .. } => break at,
                 Output::Finished => return,
             }
@@ -126,6 +134,12 @@ pub(crate) async fn drive_recorded(
             }
         }
     }
+}
+
+async fn traced(span: Span, performed: impl Future<Output = EffectResult>) -> EffectResult {
+    let result = performed.instrument(span.clone()).await;
+    spans::ended(&span, &result);
+    result
 }
 
 async fn perform(ports: Arc<Ports>, op: Op, effects: Arc<Effects>) -> EffectResult {

@@ -204,6 +204,7 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         push,
         log,
         record,
+        telemetry,
     } = new;
     let mut next = old.clone();
     let applied = [
@@ -235,6 +236,7 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         (old.push != push, "push"),
         (old.log.format != log.format, "log.format"),
         (old.record != record, "record"),
+        (old.telemetry != telemetry, "telemetry"),
     ];
     let names = |differences: &[(bool, &'static str)]| {
         let differing = differences.iter().filter(|(differs, _)| *differs);

@@ -23,6 +23,8 @@ use crate::config::{Config, load};
 use crate::driver::Ports;
 use crate::exit::Exit;
 use crate::handle::{Handle, Readiness, Why, start_recorded};
+#[cfg(feature = "otel")]
+use crate::otlp;
 use crate::record::{Bounds, Recorder};
 use crate::reload::Reloader;
 use crate::supervisor::{Supervisor, describe};
@@ -38,7 +40,17 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let loaded = load(&args.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let config = Arc::new(loaded.config);
-    let level = logging::start(config.log);
+    #[cfg(feature = "otel")]
+    let (traces, collected) = match config.telemetry.otlp_endpoint {
+        Some(_) => {
+            let (layer, collected) = otlp::collect(wiring::fresh_seed());
+            (Some(layer), Some(collected))
+        }
+        None => (None, None),
+    };
+    #[cfg(not(feature = "otel"))]
+    let traces = None;
+    let level = logging::start_with(config.log, traces);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -90,6 +102,14 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     });
     let source_port = Arc::clone(&ports.source);
     let worker = settings.worker.clone();
+    #[cfg(feature = "otel")]
+    let export = match (collected, &config.telemetry.otlp_endpoint) {
+        (Some(collected), Some(endpoint)) => {
+            tracing::info!("traces go to {endpoint}");
+            Some(collected.export(endpoint, worker.as_str())?)
+        }
+        _ => None,
+    };
     let (recorder, journal) = match &config.record {
         None => (None, None),
         Some(file) => {
@@ -185,6 +205,10 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     queue.close().await;
     if let Some(journal) = journal {
         journal.closed().await;
+    }
+    #[cfg(feature = "otel")]
+    if let Some(export) = export {
+        export.close().await;
     }
     match ended? {
         Why::Asked => {
