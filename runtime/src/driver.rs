@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kalends_core::node::Node;
 use kalends_core::node::io::{EffectId, EffectResult, Input, Notice, Op, Output};
+use kalends_core::policy::{Jitter, Spread};
 use kalends_core::port::{Graph, Source, Store};
 use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::watch;
@@ -53,7 +54,17 @@ pub async fn drive(
     observe: impl FnMut(&Node, &Notice),
 ) {
     let begun = clock.now();
-    drive_recorded(node, begun, ports, clock, shutdown, effects, observe, None).await;
+    let (_, layout) = watch::channel(None);
+    let orders = Orders { shutdown, layout };
+    drive_recorded(node, begun, ports, clock, orders, effects, observe, None).await;
+}
+
+/// What the outside asks of a node.
+pub(crate) struct Orders {
+    /// A deadline, when it is to stop.
+    pub(crate) shutdown: watch::Receiver<Option<Timestamp>>,
+    /// How users are to be laid over the period, if otherwise than at the start.
+    pub(crate) layout: watch::Receiver<Option<(Spread, Jitter)>>,
 }
 
 /// As [`drive`], with a journal of it all. `begun` is the time with which the node was made.
@@ -63,11 +74,15 @@ pub(crate) async fn drive_recorded(
     begun: Timestamp,
     ports: Ports,
     clock: impl Clock,
-    mut shutdown: watch::Receiver<Option<Timestamp>>,
+    orders: Orders,
     effects: Arc<Effects>,
     mut observe: impl FnMut(&Node, &Notice),
     mut recorder: Option<Recorder>,
 ) {
+    let Orders {
+        mut shutdown,
+        mut layout,
+    } = orders;
     let mut now = begun;
     let ports = Arc::new(ports);
     let store = Arc::clone(&ports.store);
@@ -106,6 +121,10 @@ pub(crate) async fn drive_recorded(
             biased;
             Ok(()) = shutdown.changed() => {
                 shutdown.borrow_and_update().map(|deadline| Input::Shutdown { deadline })
+            }
+            Ok(()) = layout.changed() => {
+                let layout = *layout.borrow_and_update();
+                layout.map(|(spread, jitter)| Input::Layout { spread, jitter })
             }
             () = &mut woken => {
                 woken = store.wait_for_wake();
