@@ -63,6 +63,8 @@ pub enum Command {
     Pause(operate::PauseArgs),
     /// Go on after a pause.
     Resume(operate::ResumeArgs),
+    /// Have the running process read its configuration again.
+    Reload(operate::ReloadArgs),
     /// Show the limits in force, or set how many syncs may start.
     Limits(operate::LimitsArgs),
     /// List, define and remove schedules.

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kalends_core::node::Node;
 use kalends_core::node::io::{EffectId, EffectResult, Input, Notice, Op, Output};
+use kalends_core::policy::{Jitter, Spread};
 use kalends_core::port::{Graph, Source, Store};
 use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{Instrument as _, Span};
 
 use crate::record::Recorder;
+use crate::spans::{self, Spans};
 
 /// So many results at the most are told to the node before it is asked again what to do: those that came together are
 /// followed by one claim for all of them.
@@ -51,7 +54,17 @@ pub async fn drive(
     observe: impl FnMut(&Node, &Notice),
 ) {
     let begun = clock.now();
-    drive_recorded(node, begun, ports, clock, shutdown, effects, observe, None).await;
+    let (_, layout) = watch::channel(None);
+    let orders = Orders { shutdown, layout };
+    drive_recorded(node, begun, ports, clock, orders, effects, observe, None).await;
+}
+
+/// What the outside asks of a node.
+pub(crate) struct Orders {
+    /// A deadline, when it is to stop.
+    pub(crate) shutdown: watch::Receiver<Option<Timestamp>>,
+    /// How users are to be laid over the period, if otherwise than at the start.
+    pub(crate) layout: watch::Receiver<Option<(Spread, Jitter)>>,
 }
 
 /// As [`drive`], with a journal of it all. `begun` is the time with which the node was made.
@@ -61,17 +74,22 @@ pub(crate) async fn drive_recorded(
     begun: Timestamp,
     ports: Ports,
     clock: impl Clock,
-    mut shutdown: watch::Receiver<Option<Timestamp>>,
+    orders: Orders,
     effects: Arc<Effects>,
     mut observe: impl FnMut(&Node, &Notice),
     mut recorder: Option<Recorder>,
 ) {
+    let Orders {
+        mut shutdown,
+        mut layout,
+    } = orders;
     let mut now = begun;
     let ports = Arc::new(ports);
     let store = Arc::clone(&ports.store);
     let mut woken = store.wait_for_wake();
     let mut tasks: JoinSet<EffectResult> = JoinSet::new();
     let mut running = Running::default();
+    let mut spans = Spans::default();
     loop {
         let wake_at = loop {
             let output = node.poll_output();
@@ -83,11 +101,16 @@ pub(crate) async fn drive_recorded(
             }
             match output {
                 Output::Effect { id, op } => {
-                    let handle = tasks.spawn(perform(Arc::clone(&ports), op, Arc::clone(&effects)));
+                    let span = spans.of(&op);
+                    let performed = perform(Arc::clone(&ports), op, Arc::clone(&effects));
+                    let handle = tasks.spawn(traced(span, performed));
                     running.begin(id, handle);
                 }
                 Output::Cancel { id } => running.cancel(id),
-                Output::Notice(notice) => observe(&node, &notice),
+                Output::Notice(notice) => {
+                    spans.observe(&notice);
+                    observe(&node, &notice);
+                }
                 Output::Timeout { at, .. } => break at,
                 Output::Finished => return,
             }
@@ -98,6 +121,10 @@ pub(crate) async fn drive_recorded(
             biased;
             Ok(()) = shutdown.changed() => {
                 shutdown.borrow_and_update().map(|deadline| Input::Shutdown { deadline })
+            }
+            Ok(()) = layout.changed() => {
+                let layout = *layout.borrow_and_update();
+                layout.map(|(spread, jitter)| Input::Layout { spread, jitter })
             }
             () = &mut woken => {
                 woken = store.wait_for_wake();
@@ -126,6 +153,12 @@ pub(crate) async fn drive_recorded(
             }
         }
     }
+}
+
+async fn traced(span: Span, performed: impl Future<Output = EffectResult>) -> EffectResult {
+    let result = performed.instrument(span.clone()).await;
+    spans::ended(&span, &result);
+    result
 }
 
 async fn perform(ports: Arc<Ports>, op: Op, effects: Arc<Effects>) -> EffectResult {

@@ -81,13 +81,14 @@ use std::sync::Arc;
 use kalends_core::node::Node;
 use kalends_core::node::io::Notice;
 use kalends_core::node::settings::NodeSettings;
+use kalends_core::policy::{Jitter, Spread};
 use kalends_core::port::Store;
 use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinError};
 
 use crate::clock::{SteadyClock, SystemClock};
-use crate::driver::{Effects, Ports, drive_recorded};
+use crate::driver::{Effects, Orders, Ports, drive_recorded};
 use crate::notices;
 use crate::record::Recorder;
 
@@ -136,6 +137,7 @@ pub struct Handle {
     clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     stop: watch::Sender<Option<Timestamp>>,
+    layout: watch::Sender<Option<(Spread, Jitter)>>,
     readiness: Arc<watch::Sender<Readiness>>,
     events: broadcast::WeakSender<Notice>,
     driver: AbortHandle,
@@ -189,7 +191,8 @@ pub(crate) fn start_by(
 ) -> Handle {
     let begun = clock.now();
     let node = Node::new(begun, settings);
-    let (stop, stopped) = watch::channel(None);
+    let (stop, shutdown) = watch::channel(None);
+    let (laid, layout) = watch::channel(None);
     let readiness = Arc::new(watch::Sender::new(Readiness::Starting));
     let told = broadcast::Sender::new(EVENTS_KEPT);
     let handle_events = told.downgrade();
@@ -202,7 +205,7 @@ pub(crate) fn start_by(
         begun,
         ports,
         Arc::clone(&clock),
-        stopped,
+        Orders { shutdown, layout },
         Arc::new(Effects::default()),
         move |node: &Node, notice: &Notice| {
             log.log(notice);
@@ -235,6 +238,7 @@ pub(crate) fn start_by(
         clock,
         store,
         stop,
+        layout: laid,
         readiness,
         events: handle_events,
         driver,
@@ -305,6 +309,12 @@ impl Handle {
     #[must_use]
     pub fn events(&self) -> Events {
         Events::of(self.events.upgrade())
+    }
+
+    /// Lays users over the period like this from now on, and moves starts back at random so far at the most. What is enqueued
+    /// already stays as it is.
+    pub fn lay_out(&self, spread: Spread, jitter: Jitter) {
+        self.layout.send_replace(Some((spread, jitter)));
     }
 
     /// Takes no new jobs from now on. Those that run may finish within `deadline_ms` milliseconds and are handed back

@@ -97,6 +97,7 @@
 //! | [`driver`] | the loop that performs what the node names |
 //! | [`record`] | the journal of `kalends run --record`: its thread and its files |
 //! | [`web`] | HTTP: health, readiness, metrics, the API and the page |
+//! | [`spans`] | what a node does, as spans for whoever subscribes to them |
 //! | [`metrics`] | what a process counts, for Prometheus and the page |
 //! | [`status`] | what the store says of a fleet, for command line, API and page |
 //! | [`clock`] | clocks for drivers |
@@ -121,10 +122,13 @@ pub mod logging;
 pub mod metrics;
 pub mod migrate;
 pub mod notices;
+#[cfg(feature = "otel")]
+mod otlp;
 pub mod prelude;
 pub mod record;
 pub mod reload;
 pub mod say;
+pub mod spans;
 pub mod status;
 pub mod supervisor;
 pub mod web;

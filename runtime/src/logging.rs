@@ -15,6 +15,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer as _, Registry, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
+use crate::spans;
+
+/// What else is done with events and spans.
+pub(crate) type BoxedLayer = Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync>;
 
 /// The crates whose lines are shown at the wanted level.
 const OWN_TARGETS: [&str; 4] = ["kalends", "kalends_core", "kalends_adapters", "kalends_sim"];
@@ -46,7 +50,15 @@ impl std_fmt::Debug for LevelControl {
 
 /// Sends log lines of this process to standard error. Called once; a second call changes nothing, and its control neither.
 pub fn start(config: LogConfig) -> LevelControl {
-    let (subscriber, control) = adjustable(config, io::stderr);
+    start_with(config, None)
+}
+
+/// As [`start`], with one who wants the spans.
+pub(crate) fn start_with(config: LogConfig, traces: Option<BoxedLayer>) -> LevelControl {
+    let (lines, control) = lines(config, io::stderr);
+    let mut layers = vec![lines];
+    layers.extend(traces);
+    let subscriber = Registry::default().with(layers);
     match tracing::subscriber::set_global_default(subscriber) {
         Ok(()) => control,
         // A subscriber is there already: tests of a whole process set one each.
@@ -64,6 +76,14 @@ where
 
 /// As [`subscriber`], and what changes its level.
 pub fn adjustable<W>(config: LogConfig, writer: W) -> (impl Subscriber + Send + Sync, LevelControl)
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let (lines, control) = lines(config, writer);
+    (Registry::default().with(lines), control)
+}
+
+fn lines<W>(config: LogConfig, writer: W) -> (BoxedLayer, LevelControl)
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
@@ -87,7 +107,7 @@ where
             .with_filter(filter)
             .boxed(),
     };
-    (Registry::default().with(layer), control)
+    (layer, control)
 }
 
 fn filter(level: LogLevel) -> Targets {
@@ -101,6 +121,8 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_targets(OWN_TARGETS.map(|target| (target, level)))
+        // Spans are for traces; what is worth a line has one.
+        .with_target(spans::TARGET, LevelFilter::OFF)
 }
 
 #[cfg(test)]

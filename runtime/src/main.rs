@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             Command::Jobs(command) => commands::operate::jobs(command, &environment).await,
             Command::Pause(args) => commands::operate::pause(args, &environment).await,
             Command::Resume(args) => commands::operate::resume(args, &environment).await,
+            Command::Reload(args) => commands::operate::reload(args, &environment).await,
             Command::Limits(args) => commands::operate::limits(args, &environment).await,
             Command::Schedules(command) => {
                 commands::operate::schedules(command, &environment).await

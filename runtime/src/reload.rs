@@ -1,24 +1,30 @@
 //! Reading the configuration again without a restart: at SIGHUP, and by `POST /api/v1/reload`.
 //!
-//! Limits, what is kept of the past, the schedule and the log level come into force at once; limits and schedule in the store, so
-//! for the whole fleet. All else is as it was until a restart, and what differs there is told. A configuration with a mistake
-//! changes nothing at all.
+//! Limits, what is kept of the past, the schedule, users and the log level come into force at once; limits, schedule and users in
+//! the store, so for the whole fleet; spread, jitter and the users' grants in this process. All else is as it was until a
+//! restart, and what differs there is told. A configuration with a mistake changes nothing at all.
 //!
-//! What was read again is said to the store once more whenever the node has told it of sources and schedules anew (it was emptied,
-//! say), as the node itself only knows what stood in the configuration at its start.
+//! What was read again is said to the store once more whenever the node has told it of sources, schedules and users anew (it was
+//! emptied, say), as the node itself only knows what stood in the configuration at its start.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use kalends_core::policy::Spread;
 use kalends_core::port::{Store, StoreUnavailable};
 use kalends_core::queue::command::{Command, Reply};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
-use crate::config::{self, Config};
-use crate::handle::Readiness;
+use crate::accounts::Register;
+use crate::config::{self, Config, GoogleAuth, ScheduleConfig, UserConfig};
+use crate::handle::{Handle, Readiness};
 use crate::logging::LevelControl;
+
+mod users;
+
+use users::Difference;
 
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +81,12 @@ impl fmt::Display for NotReloaded {
 
 impl std::error::Error for NotReloaded {}
 
+impl From<StoreUnavailable> for NotReloaded {
+    fn from(unavailable: StoreUnavailable) -> Self {
+        NotReloaded::StoreAway(unavailable)
+    }
+}
+
 struct State {
     /// What is in force: as at the start, with what was applied since.
     config: Config,
@@ -82,12 +94,33 @@ struct State {
     is_changed: bool,
 }
 
+/// What a reload changes.
+pub struct InForce {
+    /// The configuration, as it was read at the start.
+    pub config: Config,
+    /// The queue.
+    pub store: Arc<dyn Store>,
+    /// The users of the configuration, and who else is synced.
+    pub register: Register,
+    /// What lines are shown.
+    pub level: LevelControl,
+    /// The node that lays users over the period; `None`: there is none.
+    pub handle: Option<Handle>,
+}
+
 /// Reads the configuration again, as it was read at the start: the same file, variables and flags.
 pub struct Reloader {
     request: config::Request,
     environment: BTreeMap<String, String>,
     store: Arc<dyn Store>,
+    register: Register,
     level: LevelControl,
+    handle: Option<Handle>,
+    /// The users whom the node makes known whenever it begins anew.
+    at_start: Vec<UserConfig>,
+    /// Whether users' phases are in the journal, which is decided at its beginning; `None`: there is no journal.
+    journal_has_phases: Option<bool>,
+    schedule: watch::Sender<ScheduleConfig>,
     state: Mutex<State>,
 }
 
@@ -99,25 +132,42 @@ impl fmt::Debug for Reloader {
 }
 
 impl Reloader {
-    /// `config` is what is in force, read by `request` and `environment`.
+    /// `in_force` was read by `request` and `environment`.
     #[must_use]
     pub fn new(
         request: config::Request,
         environment: BTreeMap<String, String>,
-        config: Config,
-        store: Arc<dyn Store>,
-        level: LevelControl,
+        in_force: InForce,
     ) -> Self {
+        let InForce {
+            config,
+            store,
+            register,
+            level,
+            handle,
+        } = in_force;
+        let has_phases = config.schedule.spread == Spread::Phase;
         Reloader {
             request,
             environment,
             store,
+            register,
             level,
+            handle,
+            at_start: config.users.clone(),
+            journal_has_phases: config.record.is_some().then_some(has_phases),
+            schedule: watch::Sender::new(config.schedule.clone()),
             state: Mutex::new(State {
                 config,
                 is_changed: false,
             }),
         }
+    }
+
+    /// The schedule in force, with how users are laid over its period; followed as it is read again.
+    #[must_use]
+    pub fn schedule(&self) -> watch::Receiver<ScheduleConfig> {
+        self.schedule.subscribe()
     }
 
     /// Reads it again and applies what can be. One at a time.
@@ -127,7 +177,7 @@ impl Reloader {
     pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
         let mut state = self.state.lock().await;
         let loaded = self.load().await?;
-        let (next, mut reloaded) = merge(&state.config, loaded.config);
+        let (next, mut reloaded) = merge(&state.config, loaded.config, self.journal_has_phases);
         reloaded.warnings = loaded.warnings;
         if next.schedule.name != state.config.schedule.name {
             reloaded.warnings.push(format!(
@@ -136,13 +186,21 @@ impl Reloader {
             ));
         }
         define(&*self.store, &state.config, &next).await?;
+        let users = Difference::between(&state.config.users, &next.users);
+        users.carry(&*self.store, &self.register, &next).await?;
+        let (users_added, users_changed, users_removed) =
+            (users.added.len(), users.changed.len(), users.removed.len());
         self.level.set(next.log.level);
+        self.lay_out(&next.schedule);
         let differs = next != state.config;
         state.is_changed |= differs;
         state.config = next;
         tracing::info!(
             applied = reloaded.applied.join(", "),
             needs_restart = reloaded.needs_restart.join(", "),
+            users_added,
+            users_changed,
+            users_removed,
             "the configuration was read again"
         );
         if !reloaded.needs_restart.is_empty() {
@@ -155,6 +213,17 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         Ok(reloaded)
+    }
+
+    fn lay_out(&self, schedule: &ScheduleConfig) {
+        self.schedule.send_if_modified(|known| {
+            let differs = known != schedule;
+            known.clone_from(schedule);
+            differs
+        });
+        if let Some(handle) = &self.handle {
+            handle.lay_out(schedule.spread, schedule.jitter);
+        }
     }
 
     async fn load(&self) -> Result<config::Loaded, NotReloaded> {
@@ -178,15 +247,27 @@ impl Reloader {
                 continue;
             }
             // From nothing: the node has said what stood there at its start.
-            if let Err(error) = define_all(&*self.store, &state.config).await {
-                tracing::warn!("limits and schedule are as at the start, reload again: {error}");
+            if let Err(error) = self.define_all(&state.config).await {
+                tracing::warn!(
+                    "limits, schedule and users are as at the start, reload again: {error}"
+                );
             }
         }
     }
 }
 
-/// `old` with all of `new` that can be applied, and what that is.
-fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
+impl Reloader {
+    async fn define_all(&self, config: &Config) -> Result<(), NotReloaded> {
+        define_source(&*self.store, config).await?;
+        define_schedule(&*self.store, config).await?;
+        let users = Difference::between(&self.at_start, &config.users);
+        let carried = users.carry(&*self.store, &self.register, config).await;
+        carried.map_err(NotReloaded::from)
+    }
+}
+
+/// `old` with all of `new` that can be applied, and what that is. A journal that has no users' phases must not come to need them.
+fn merge(old: &Config, new: Config, journal_has_phases: Option<bool>) -> (Config, Reloaded) {
     // Taken apart whole, so that a section that is new cannot be passed over.
     let Config {
         schedule,
@@ -204,8 +285,18 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         push,
         log,
         record,
+        telemetry,
     } = new;
     let mut next = old.clone();
+    let keeps_spread = schedule.spread == Spread::Phase && journal_has_phases == Some(false);
+    // Users have a grant each, or none of them has: another kind of credentials needs other users, and cannot be had yet.
+    let is_service = |auth: &GoogleAuth| matches!(auth, GoogleAuth::ServiceAccount { .. });
+    let keeps_users = is_service(&old.google.auth) != is_service(&google.auth);
+    let (jitter_differs, spread_differs) = (
+        old.schedule.jitter != schedule.jitter,
+        old.schedule.spread != schedule.spread,
+    );
+    let users_differ = old.users != users;
     let applied = [
         (old.limits != limits, "limits"),
         (old.history != history, "history"),
@@ -213,20 +304,26 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
             old.schedule.name != schedule.name || old.schedule.definition != schedule.definition,
             "schedule",
         ),
+        (jitter_differs, "schedule.jitter_ms"),
+        (spread_differs && !keeps_spread, "schedule.spread"),
+        (users_differ && !keeps_users, "users"),
         (old.log.level != log.level, "log.level"),
     ];
     next.limits = limits;
     next.history = history;
     next.schedule.name = schedule.name;
     next.schedule.definition = schedule.definition;
+    next.schedule.jitter = schedule.jitter;
+    if !keeps_spread {
+        next.schedule.spread = schedule.spread;
+    }
     next.log.level = log.level;
     let kept = [
-        (old.schedule.jitter != schedule.jitter, "schedule.jitter_ms"),
-        (old.schedule.spread != schedule.spread, "schedule.spread"),
+        (spread_differs && keeps_spread, "schedule.spread"),
         (old.worker != worker, "worker"),
         (old.retry != retry, "retry"),
         (old.google != google, "google"),
-        (old.users != users, "users"),
+        (users_differ && keeps_users, "users"),
         (old.credentials != credentials, "credentials"),
         (old.graph != graph, "graph"),
         (old.store != store, "store"),
@@ -235,6 +332,7 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         (old.push != push, "push"),
         (old.log.format != log.format, "log.format"),
         (old.record != record, "record"),
+        (old.telemetry != telemetry, "telemetry"),
     ];
     let names = |differences: &[(bool, &'static str)]| {
         let differing = differences.iter().filter(|(differs, _)| *differs);
@@ -245,6 +343,9 @@ fn merge(old: &Config, new: Config) -> (Config, Reloaded) {
         needs_restart: names(&kept),
         warnings: Vec::new(),
     };
+    if !keeps_users {
+        next.users = users;
+    }
     (next, reloaded)
 }
 
@@ -258,11 +359,6 @@ async fn define(store: &dyn Store, old: &Config, new: &Config) -> Result<(), Not
         define_schedule(store, new).await?;
     }
     Ok(())
-}
-
-async fn define_all(store: &dyn Store, config: &Config) -> Result<(), NotReloaded> {
-    define_source(store, config).await?;
-    define_schedule(store, config).await
 }
 
 async fn define_source(store: &dyn Store, config: &Config) -> Result<(), NotReloaded> {
@@ -282,7 +378,7 @@ async fn define_schedule(store: &dyn Store, config: &Config) -> Result<(), NotRe
 }
 
 async fn apply(store: &dyn Store, command: Command) -> Result<(), NotReloaded> {
-    let stamped = store.apply(command).await.map_err(NotReloaded::StoreAway)?;
+    let stamped = store.apply(command).await?;
     match stamped.value {
         Reply::Refused { refusal } => Err(NotReloaded::Refused(refusal.to_string())),
         _ => Ok(()),

@@ -265,7 +265,7 @@ pub fn graph(
     let databases = match &neo4j.databases {
         GraphDatabases::Shared(name) => Databases::Shared(name.clone()),
         GraphDatabases::PerUser => {
-            let databases = GraphDatabasesOf::new(config, register.clone());
+            let databases = GraphDatabasesOf::new(register.clone());
             Databases::PerUser(Arc::new(databases))
         }
     };
@@ -289,11 +289,10 @@ pub fn graph(
 /// If the store does not answer.
 pub async fn forget_removed_users(
     store: &dyn Store,
-    config: &Config,
     register: &Register,
 ) -> Result<u64, StoreUnavailable> {
     let mut known: BTreeSet<UserId> = register.names().await?;
-    known.extend(config.users.iter().map(|user| user.id.clone()));
+    known.extend(register.configured().names());
     let source = SourceName::google_calendar();
     let limit = u32::try_from(BATCH_MAX).expect("a batch is small");
     let mut after = None;
@@ -314,7 +313,10 @@ pub async fn forget_removed_users(
         let mut gone = Vec::new();
         for (user, _) in users {
             // Somebody may have been added since the names were read.
-            if !known.contains(&user) && register.accounts().find(&user).await?.is_none() {
+            if !known.contains(&user)
+                && !register.configured().holds(&user)
+                && register.accounts().find(&user).await?.is_none()
+            {
                 gone.push(user);
             }
         }

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use kalends::accounts::Register;
 use kalends::clock::SystemClock;
 use kalends::config::{Config, Request, load};
 use kalends::handle::Readiness;
 use kalends::logging::LevelControl;
-use kalends::reload::{NotReloaded, Reloader};
+use kalends::reload::{InForce, NotReloaded, Reloader};
 use kalends_adapters::embedded::EmbeddedStore;
 use kalends_core::port::Store as _;
 use kalends_core::queue::command::{Command, Reply};
@@ -69,9 +70,13 @@ async fn what_was_read_again_outlives_an_emptied_store() {
     let reloader = Arc::new(Reloader::new(
         request(folder.path()),
         BTreeMap::new(),
-        config.clone(),
-        store.clone(),
-        LevelControl::none(),
+        InForce {
+            config: config.clone(),
+            store: store.clone(),
+            register: Register::open(&config).unwrap(),
+            level: LevelControl::none(),
+            handle: None,
+        },
     ));
     let (readiness, changes) = watch::channel(Readiness::Starting);
     let keeping = Arc::clone(&reloader);

@@ -1,5 +1,6 @@
 // The page in a browser: node page.mjs URL TOKEN FAILED_USER HOSTILE_USER FOLDER_FOR_PICTURES
-// Looks, sees a change come live, logs in, tries a failed job again, pauses and resumes, and finds one user's history.
+// Looks, sees a change come live, logs in, tries a failed job again, pauses and resumes, sets a limit and schedules, and finds one
+// user's history.
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -33,11 +34,11 @@ async function pictures(name) {
   await page.tell("Emulation.setDeviceMetricsOverride", { ...DESKTOP, deviceScaleFactor: 1 });
 }
 // What a screen reader hears: every control has a name, and the page has its landmarks.
-async function accessible() {
+async function accessible(landmarks = ["banner", "main", "contentinfo", "search"]) {
   const { nodes } = await page.tell("Accessibility.getFullAXTree");
   const heard = nodes.filter((node) => !node.ignored).map((node) => ({ role: node.role?.value, name: node.name?.value ?? "" }));
-  for (const role of ["banner", "main", "contentinfo", "search"]) assert.ok(heard.some((one) => one.role === role), `no landmark ${role}`);
-  const nameless = heard.filter((one) => ["button", "textbox", "searchbox", "link", "dialog", "region"].includes(one.role) && one.name === "");
+  for (const role of landmarks) assert.ok(heard.some((one) => one.role === role), `no landmark ${role}`);
+  const nameless = heard.filter((one) => ["button", "textbox", "searchbox", "spinbutton", "checkbox", "link", "dialog", "region"].includes(one.role) && one.name === "");
   assert.deepEqual(nameless, []);
 }
 
@@ -105,6 +106,68 @@ try {
   await page.click("#sources button[data-key^=pause], #sources button[data-key]");
   await page.until("the end of the pause", `!${has("sources", "the graph moves")}`);
 
+  step("set a limit, by keyboard");
+  const opener = "document.activeElement.dataset.key";
+  const write = (id, words) => page.value(`document.getElementById(${JSON.stringify(id)}).value = ${JSON.stringify(words)}`);
+  await page.value("document.querySelector('#sources button[data-key^=limit]').focus()");
+  await page.key("Enter");
+  await page.until("the dialog", "document.getElementById('limit').open");
+  assert.equal(await page.value("document.getElementById('limit-count').disabled"), true, "there is no limit yet");
+  await page.click("#limit-unlimited");
+  assert.equal(await page.value("document.getElementById('limit-count').disabled"), false);
+  await page.value("document.getElementById('limit-count').select()");
+  await write("limit-count", "");
+  await page.value("document.getElementById('limit-count').focus()");
+  await page.type("1000000000");
+  await page.key("Enter");
+  await page.until("the refusal", "document.getElementById('limit-error').innerText.length > 10");
+  assert.ok((await text("limit-error")).startsWith("jobs"), await text("limit-error"));
+  // Behind a dialog nothing is heard.
+  await accessible(["dialog", "spinbutton", "checkbox", "alert"]);
+  await pictures("limit");
+  await write("limit-count", "");
+  await page.value("document.getElementById('limit-count').focus()");
+  await page.type("17");
+  await page.key("Enter");
+  await page.until("the limit", has("sources", "of 17 in 60 s"));
+  assert.equal(await page.value("document.getElementById('limit').open"), false);
+  await page.until("the focus where it was", `${opener}?.startsWith("limit ")`);
+  await page.until("what is said of it", has("message", "17 syncs in 60 s from now on"));
+
+  step("change a schedule, by keyboard");
+  const nextTick = () => page.value("document.querySelector('#schedules tbody td:nth-child(4) time').dateTime");
+  const before = await nextTick();
+  await page.value("document.querySelector('#schedules button[data-key^=schedule]').focus()");
+  await page.key("Enter");
+  await page.until("the dialog", "document.getElementById('schedule').open");
+  assert.equal(await page.value("document.activeElement.id"), "schedule-cron");
+  await write("schedule-cron", "");
+  await page.type("0 25 * * *");
+  await page.key("Enter");
+  await page.until("the API's reason", has("schedule-error", "hour"));
+  assert.equal(await page.value("document.getElementById('schedule').open"), true);
+  assert.equal(await nextTick(), before);
+  await accessible(["dialog", "textbox", "alert"]);
+  await pictures("schedule");
+  await write("schedule-cron", "");
+  await page.value("document.getElementById('schedule-cron').focus()");
+  await page.type("30 4 29 2 *");
+  await page.key("Enter");
+  await page.until("the pattern", has("schedules", "30 4 29 2 *"));
+  await page.until("another tick", `document.querySelector('#schedules tbody td:nth-child(4) time').dateTime !== ${JSON.stringify(before)}`);
+  assert.ok((await nextTick()).includes("-02-29T04:30"), await nextTick());
+  await page.until("the focus where it was", `${opener}?.startsWith("schedule ")`);
+
+  step("add a schedule");
+  await page.click("#schedules button[data-key='add schedule']");
+  await page.until("the dialog", "document.getElementById('schedule').open");
+  assert.equal(await page.value("document.activeElement.id"), "schedule-name");
+  await page.type("nightly");
+  await write("schedule-cron", "0 3 1 1 *");
+  await page.key("Enter");
+  await page.until("the schedule", has("schedules", "nightly"));
+  await page.key("Escape");
+
   step("one user's history");
   await page.value("document.getElementById('query').focus()");
   await page.type(failedUser);
@@ -122,8 +185,8 @@ try {
   await page.until("no buttons", `${buttons} === 0`);
   assert.equal(await page.value("sessionStorage.length"), 0);
 
-  // The refusal of the wrong token is meant to be one.
-  const complaints = page.complaints().filter((one) => !one.includes("401"));
+  // The refusals of the wrong token, limit and pattern are meant.
+  const complaints = page.complaints().filter((one) => !/\b4(01|00|22)\b/.test(one));
   assert.deepEqual(complaints, []);
   console.log("all is well");
 } catch (error) {

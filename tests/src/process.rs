@@ -53,6 +53,7 @@ fn build() -> PathBuf {
         .arg(profile)
         .arg("--target-dir")
         .arg(target)
+        .args(cfg!(feature = "otel").then_some("--features=otel"))
         .status()
         .expect("cargo, which built this test, can be started");
     assert!(built.success(), "cargo does not build kalends");

@@ -10,13 +10,16 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
-use kalends_tests::process::{PATIENCE, Process, wait_until};
+use kalends_tests::process::{PATIENCE, Process, kalends, wait_until};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "planted-reload-token-5d1a";
+/// A key for grants.
+const KEY: &str = "9b1f0c6ad2e84b7735f0a1c4de98263b70ac15e2f4d9870b6c3a5e1d20f8b794";
 
 /// Starts `kalends run` on a free port; the process and the address.
 fn run(folder: &Path, variables: &[(&str, &str)]) -> (Process, String) {
@@ -193,4 +196,208 @@ fn systemd_hears_of_the_start_a_reload_and_the_end() {
     );
     let ended = process.wait();
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
+}
+
+/// One user's state by the store, or that there is no such user.
+fn user(address: &str, name: &str) -> (u16, Value) {
+    loop {
+        let path = format!("/api/v1/users/{name}");
+        let (status, body) = ask(address, TOKEN, "GET", &path, "");
+        // It is asked more often than a process lets anybody ask.
+        if status != 429 {
+            return (status, body);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn is_synced(address: &str, name: &str) -> bool {
+    let (status, body) = user(address, name);
+    status == 200 && body["last_success_at"].is_string()
+}
+
+/// Users come, change and go with the file; who was added by command stays, and a schedule that was read again is the follower's, too.
+#[test]
+fn users_spread_and_jitter_are_taken_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(3, 4, 2);
+    let accounts = google.users();
+    let [ada, bob, eve, ian] = [0, 1, 2, 3].map(|index| accounts[index].clone());
+    let toml = KalendsToml::new(&google.url)
+        .set("credentials", "keys", &format!("{KEY:?}"))
+        .user(&ada.email, &ada.refresh_token, None)
+        .user(&bob.email, "a-grant-that-is-none", None);
+    toml.write(folder.path());
+    let (mut process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    wait_until("the first sync", || is_synced(&address, &ada.email));
+    wait_until("a refused grant", || {
+        user(&address, &bob.email).1["parked"].is_string()
+    });
+
+    // Bob's grant is put right, Eve comes, and users are laid out otherwise.
+    let changed = KalendsToml::new(&google.url)
+        .set("credentials", "keys", &format!("{KEY:?}"))
+        .set("schedule", "spread", r#""stagger""#)
+        .set("schedule", "stagger_ms", "90000")
+        .set("schedule", "jitter_ms", "7")
+        .user(&ada.email, &ada.refresh_token, None)
+        .user(&bob.email, &bob.refresh_token, None)
+        .user(&eve.email, &eve.refresh_token, None);
+    changed.write(folder.path());
+    let (status, answer) = ask(&address, TOKEN, "POST", "/api/v1/reload", "");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        answer["applied"],
+        json!(["schedule.jitter_ms", "schedule.spread", "users"])
+    );
+    assert_eq!(answer["needs_restart"], json!([]));
+    wait_until("the new user", || is_synced(&address, &eve.email));
+    wait_until("the grant that was put right", || {
+        is_synced(&address, &bob.email)
+    });
+    // "Sync all" lays three users 90 s apart.
+    let (status, all) = ask(&address, TOKEN, "POST", "/api/v1/sync", r#"{"all": true}"#);
+    assert_eq!((status, &all["over_ms"]), (202, &json!(180_000)), "{all}");
+
+    // Ian and 24 others are added by command: the follower lays them by what was read again, so most have to wait.
+    let others = (0..24).map(|index| format!("other-{index}@example.com,no-such-grant\n"));
+    let users: String = std::iter::once("id,refresh_token\n".to_owned())
+        .chain([format!("{},{}\n", ian.email, ian.refresh_token)])
+        .chain(others)
+        .collect();
+    std::fs::write(folder.path().join("users.csv"), users).unwrap();
+    let _ = kalends(folder.path(), &["users", "import", "users.csv"]).done();
+    wait_until("users who wait for their place", || {
+        let path = "/api/v1/jobs?state=delayed&limit=200";
+        let (_, page) = ask(&address, TOKEN, "GET", path, "");
+        page["jobs"].as_array().is_some_and(|jobs| jobs.len() >= 20)
+    });
+
+    // Ada leaves the file and is forgotten; Ian stood in it never and stays; Bob leaves the file and has an account, so he stays.
+    std::fs::write(
+        folder.path().join("users.csv"),
+        format!("id,refresh_token\n{},{}\n", bob.email, bob.refresh_token),
+    )
+    .unwrap();
+    let last = KalendsToml::new(&google.url)
+        .set("credentials", "keys", &format!("{KEY:?}"))
+        .user(&eve.email, &eve.refresh_token, None);
+    last.write(folder.path());
+    let _ = kalends(folder.path(), &["users", "import", "users.csv"]).done();
+    process.signal("HUP");
+    process.wait_for_log("no longer configured: not synced any more");
+    wait_until("the user who left", || user(&address, &ada.email).0 == 404);
+    for stays in [&bob, &eve, &ian] {
+        assert_eq!(user(&address, &stays.email).0, 200, "{}", stays.email);
+    }
+    // A sync that is asked for finds Bob's grant in the register.
+    let before = user(&address, &bob.email).1["last_success_at"].clone();
+    let asked = json!({ "user": bob.email }).to_string();
+    wait_until("a sync by the account's grant", || {
+        let (status, _) = ask(&address, TOKEN, "POST", "/api/v1/sync", &asked);
+        assert!(status == 202 || status == 429, "{status}");
+        let now = user(&address, &bob.email).1["last_success_at"].clone();
+        now.is_string() && now != before
+    });
+    let ended = process.stop();
+    for account in &accounts {
+        assert!(!ended.errors.contains(&account.refresh_token));
+    }
+}
+
+/// A journal has users' phases from its beginning or never: the reload names what waits.
+#[test]
+fn what_a_reload_cannot_take_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 1, 3);
+    let toml = KalendsToml::of(&google).set("record", "file", r#""journal""#);
+    toml.write(folder.path());
+    let (process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    toml.clone()
+        .set("schedule", "spread", r#""phase""#)
+        .set("schedule", "jitter_ms", "3")
+        .set("worker", "lease_ms", "7000")
+        .set("log", "format", r#""json""#)
+        .write(folder.path());
+    let (status, answer) = ask(&address, TOKEN, "POST", "/api/v1/reload", "");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["applied"], json!(["schedule.jitter_ms"]));
+    assert_eq!(
+        answer["needs_restart"],
+        json!(["schedule.spread", "worker", "log.format"])
+    );
+    let ended = process.stop();
+    let named = "only in force after a restart: schedule.spread, worker, log.format";
+    assert!(ended.errors.contains(named), "{}", ended.errors);
+    // And what was taken is in the journal, which replays.
+    let replayed = kalends(folder.path(), &["replay", "journal"]).done();
+    assert!(
+        replayed.output.contains("laid over the period otherwise"),
+        "{}",
+        replayed.output
+    );
+}
+
+/// The command says the same as the API, and what to do where it cannot ask.
+#[test]
+fn the_command_asks_the_running_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 1, 3);
+    let toml = KalendsToml::of(&google).set("http", "token", &format!("{TOKEN:?}"));
+    toml.write(folder.path());
+    let (process, address) = run(folder.path(), &[]);
+    let reload = |more: &[&str]| {
+        let arguments = [&["reload"], more].concat();
+        kalends(folder.path(), &arguments)
+    };
+    let unknown = reload(&[]);
+    assert_eq!(unknown.code, Some(2), "{}", unknown.errors);
+    assert!(unknown.errors.contains("http.listen"), "{}", unknown.errors);
+    assert!(unknown.errors.contains("SIGHUP"), "{}", unknown.errors);
+    wait_until("the limit", || in_force(&address).0 == Value::Null);
+
+    let at = ["--http", address.as_str()];
+    let same = reload(&at).done().output;
+    assert!(same.starts_with("nothing has changed\nwarning: "), "{same}");
+    let other = toml
+        .clone()
+        .set("limits", "jobs", "9")
+        .set("worker", "concurrency", "4");
+    other.write(folder.path());
+    let taken = reload(&at).done().output;
+    let words = "in force now: limits\nchanged, but only in force after a restart: worker\n";
+    assert!(taken.starts_with(words), "{taken}");
+    wait_until("the limit", || in_force(&address).0 == json!(9));
+    let told = reload(&[at.as_slice(), &["--json"]].concat()).done().json();
+    assert_eq!(told["applied"], json!([]));
+    assert_eq!(told["needs_restart"], json!(["worker"]));
+
+    // A mistake is told with its place, and changes nothing.
+    other
+        .clone()
+        .set("limits", "jobs", "0")
+        .write(folder.path());
+    let wrong = reload(&at);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.errors);
+    assert!(wrong.errors.contains("kalends.toml:"), "{}", wrong.errors);
+    assert!(wrong.errors.contains("limits.jobs"), "{}", wrong.errors);
+    assert_eq!(in_force(&address).0, json!(9));
+
+    // Another token, and nobody there.
+    other
+        .clone()
+        .set("http", "token", r#""another-token-0123456789""#)
+        .write(folder.path());
+    let stranger = reload(&at);
+    assert_eq!(stranger.code, Some(2), "{}", stranger.errors);
+    assert!(
+        stranger.errors.contains("http.token"),
+        "{}",
+        stranger.errors
+    );
+    process.stop();
+    other.write(folder.path());
+    let alone = reload(&at);
+    assert_eq!(alone.code, Some(1), "{}", alone.errors);
+    assert!(alone.errors.contains("does not answer"), "{}", alone.errors);
 }

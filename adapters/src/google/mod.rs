@@ -30,6 +30,7 @@ use kalends_core::id::UserId;
 use kalends_core::port::Source;
 use kalends_core::rng::stable_hash;
 use kalends_core::time::{Clock, Timestamp};
+use tracing::{Instrument as _, Span};
 
 pub use auth::{GoogleAuth, RefreshTokens};
 pub use client::{API_BASE_URL_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT, TOKEN_URL_DEFAULT};
@@ -95,6 +96,10 @@ pub enum Endpoint {
     Token,
 }
 
+/// The target of the spans in which requests are made, one for each HTTP request: for traces. They hold method, status and which
+/// endpoint, and neither an address nor anything that is sent.
+pub const SPANS: &str = "kalends::spans";
+
 /// Is told of every HTTP request when its answer is there: which endpoint, and the status; `None`: no answer came.
 pub type RequestObserver = Arc<dyn Fn(Endpoint, Option<u16>) + Send + Sync>;
 
@@ -147,9 +152,16 @@ impl GoogleCalendar {
         self
     }
 
-    fn observe(&self, endpoint: Endpoint, answer: &Result<Answer, Failure>) {
+    fn observe(&self, endpoint: Endpoint, span: &Span, answer: &Result<Answer, Failure>) {
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        if let Some(status) = status {
+            span.record("http.response.status_code", status);
+        }
+        if status.is_none_or(|status| status >= 400) {
+            span.record("otel.status_code", "ERROR");
+        }
         if let Some(observer) = &self.observer {
-            observer(endpoint, answer.as_ref().ok().map(|answer| answer.status));
+            observer(endpoint, status);
         }
     }
 
@@ -179,8 +191,10 @@ impl GoogleCalendar {
             let form = self.token_source.form(user, now()).await?;
             self.token_requests.fetch_add(1, Ordering::Relaxed);
             let asked_at = now();
-            let answer = self.client.post_token(&form, asked_at).await;
-            self.observe(Endpoint::Token, &answer);
+            let span = request_span("token", "POST");
+            let asked = self.client.post_token(&form, asked_at);
+            let answer = asked.instrument(span.clone()).await;
+            self.observe(Endpoint::Token, &span, &answer);
             auth::read_token(&answer?, asked_at)
         };
         self.tokens.get(user, now(), obtain).await
@@ -197,11 +211,19 @@ impl GoogleCalendar {
         let (token, now) = (token.secret(), self.clock.now());
         let body = self.body(request, now)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = match body {
-            None => self.client.get(url, token, now).await,
-            Some(body) => self.client.post(url, body, token, now).await,
+        let (span, answer) = match body {
+            None => {
+                let span = request_span("calendar", "GET");
+                let asked = self.client.get(url, token, now);
+                (span.clone(), asked.instrument(span).await)
+            }
+            Some(body) => {
+                let span = request_span("calendar", "POST");
+                let asked = self.client.post(url, body, token, now);
+                (span.clone(), asked.instrument(span).await)
+            }
         };
-        self.observe(Endpoint::Calendar, &answer);
+        self.observe(Endpoint::Calendar, &span, &answer);
         answer
     }
 
@@ -248,6 +270,15 @@ impl GoogleCalendar {
         let token = self.access_token(user).await?;
         self.send(request, &token).await
     }
+}
+
+/// Named as OpenTelemetry's conventions for HTTP clients say.
+fn request_span(endpoint: &'static str, method: &'static str) -> Span {
+    tracing::info_span!(
+        target: SPANS, "request", otel.name = method, otel.kind = "client", http.request.method = method,
+        http.response.status_code = tracing::field::Empty, kalends.endpoint = endpoint,
+        otel.status_code = tracing::field::Empty,
+    )
 }
 
 #[async_trait]

@@ -7,7 +7,9 @@ use crate::google::page::FetchReply;
 use crate::google::query::FetchRequest;
 use crate::graph::{GraphReply, GraphWrite};
 use crate::id::{ScheduleName, SourceName, UserId};
+use crate::policy::jitter::Jitter;
 use crate::policy::overload::Overload;
+use crate::policy::spread::Spread;
 use crate::port::StoreUnavailable;
 use crate::queue::command::{Command, CommitOutcome, Reply, Stamped};
 use crate::queue::state::JobKey;
@@ -56,6 +58,13 @@ pub enum Input {
     },
     /// The store called: something may be due.
     Wake,
+    /// From now on users are laid over the period like this: those of the next page of a fan-out, and of the next start.
+    Layout {
+        /// How they are laid.
+        spread: Spread,
+        /// How far a start may be moved back at random.
+        jitter: Jitter,
+    },
     /// Stop: claim nothing more, let what runs finish until the deadline, hand back the rest. A second call can only
     /// bring the deadline nearer.
     Shutdown {

@@ -163,6 +163,10 @@ impl Node {
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Wake => self.claim.soon(now),
+            Input::Layout { spread, jitter } => {
+                self.settings.spread = spread;
+                self.settings.jitter = jitter;
+            }
             Input::Shutdown { mut deadline } => {
                 if planted(Mutant::ShutdownLate) {
                     deadline = deadline.plus_ms(SCHEDULES_REFRESH_MS);

@@ -13,6 +13,7 @@ use kalends_core::failure::{Failure, FailureKind, LimitScope};
 use kalends_core::google::page::PageEnd;
 use kalends_core::id::SourceName;
 use kalends_core::node::io::{EffectResult, Notice, Op};
+use kalends_core::policy::{Jitter, Spread};
 use kalends_core::queue::Queue;
 use kalends_core::queue::command::{Command, Reply};
 use kalends_core::queue::state::{JobState, QueueStats};
@@ -73,6 +74,28 @@ fn new_users_are_synced_at_once_spread_and_jittered() {
         .windows(2)
         .all(|pair| pair[1].since_ms(pair[0]) == SECOND_MS);
     assert!(!even, "they are jittered");
+}
+
+#[test]
+fn a_new_layout_holds_from_the_next_tick_on() {
+    let mut world = World::new();
+    let process = world.start(settings("a", 20), 0);
+    world.run_until(MIDNIGHT.plus_ms(14 * MINUTE_MS));
+    let spread = Spread::Stagger {
+        step_ms: 10 * SECOND_MS,
+    };
+    world.lay_out(process, spread, Jitter { max_ms: 0 });
+    world.fetches.clear();
+    world.run_until(MIDNIGHT.plus_ms(29 * MINUTE_MS));
+    let starts: Vec<Timestamp> = world.fetches.iter().map(|(at, _)| *at).collect();
+    assert_eq!(starts.len(), 20);
+    let gaps: Vec<u64> = starts
+        .windows(2)
+        .map(|pair| pair[1].since_ms(pair[0]))
+        .collect();
+    // A claim takes its time.
+    let is_laid = |gap: &u64| gap.abs_diff(10 * SECOND_MS) <= 20;
+    assert!(gaps.iter().all(is_laid), "{gaps:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use kalends_core::node::Node;
 use kalends_core::node::io::{EffectId, EffectResult, Input, Notice, Op, Output};
 use kalends_core::node::settings::{NodeSettings, SourceDefinition};
 use kalends_core::policy::schedule::ScheduleDefinition;
+use kalends_core::policy::{Jitter, Spread};
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::Queue;
 use kalends_core::queue::command::{Command, Reply, Stamped};
@@ -101,6 +102,14 @@ impl World {
     /// SIGKILL.
     pub(crate) fn kill(&mut self, index: usize) {
         self.processes[index].alive = false;
+    }
+
+    /// Users are laid out otherwise from now on.
+    pub(crate) fn lay_out(&mut self, index: usize, spread: Spread, jitter: Jitter) {
+        let local = self.local(index);
+        let layout = Input::Layout { spread, jitter };
+        self.processes[index].node.handle_input(local, layout);
+        self.drain(index);
     }
 
     /// SIGTERM, with a deadline.

@@ -11,56 +11,52 @@ use std::time::{Duration, Instant};
 
 use kalends_adapters::accounts::{Account, Change, PAGE_MAX};
 use kalends_core::id::{SourceName, UserId};
-use kalends_core::policy::{Jitter, ScheduleDefinition, Spread};
 use kalends_core::port::{Graph, Store, StoreUnavailable};
-use kalends_core::queue::command::{BATCH_MAX, Command, NewJob, Priority, Reply};
-use kalends_core::queue::state::{JobKey, JobState};
 use kalends_core::rng::{KalendsRng, substream};
-use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
+use kalends_core::time::{MINUTE_MS, SECOND_MS};
+use tokio::sync::watch;
 
+use super::carry::{self, Layout};
 use super::{Register, purge};
-use crate::status;
+use crate::config::ScheduleConfig;
 
 /// How often the register is looked at, in milliseconds.
 pub const LOOK_MS: u64 = 2 * SECOND_MS;
-/// Up to so many users at a time are synced one after another at once; more are laid over the schedule's period.
-const PROMPT_MAX: u64 = 20;
 /// So long somebody may still be writing for a user who was not seen at work when the user was removed, in milliseconds: a job
 /// may have been given out at that very moment.
 const LINGER_MS_MIN: u64 = 2 * SECOND_MS;
 /// A graph that could not be emptied is tried again after so long, in milliseconds.
 const PURGE_AGAIN_MS: u64 = MINUTE_MS;
-/// Over so long users are laid if the schedule never fires again, in milliseconds.
-const PERIOD_MS_DEFAULT: u64 = 15 * MINUTE_MS;
 
 /// What a follower is told.
 pub struct Follow {
-    /// The register.
+    /// The register. The users of the configuration, which it knows, too, are none of a follower's business.
     pub register: Register,
     /// The queue.
     pub store: Arc<dyn Store>,
     /// The graph, for users who are removed with their data.
     pub graph: Arc<dyn Graph>,
-    /// The users of the configuration, who are none of its business.
-    pub configured: BTreeSet<UserId>,
     /// The grant of all users, if a service account speaks for them.
     pub common_grant: Option<u64>,
-    /// The schedule over whose period many new users are laid.
-    pub schedule: ScheduleDefinition,
-    /// How.
-    pub spread: Spread,
-    /// How far a start may be moved back at random.
-    pub jitter: Jitter,
-    /// The seed of that chance.
+    /// The schedule over whose period many new users are laid, and how: as the configuration was read last.
+    pub schedule: watch::Receiver<ScheduleConfig>,
+    /// The seed of the chance in it.
     pub seed: u64,
     /// How long a lease lasts, in milliseconds: so long somebody may write for a user who was removed.
     pub lease_ms: u64,
+}
+
+impl Follow {
+    fn source(&self) -> SourceName {
+        self.schedule.borrow().definition.source.clone()
+    }
 }
 
 /// Follows the register for as long as it is polled.
 pub async fn follow(settings: Follow) {
     let mut follower = Follower {
         rng: substream(settings.seed, "accounts"),
+        configured: settings.register.configured().revision(),
         settings,
         seen: 0,
         to_empty: BTreeMap::new(),
@@ -89,6 +85,8 @@ struct Follower {
     settings: Follow,
     /// The revision up to which all is done.
     seen: u64,
+    /// The revision of the configuration's users up to which that is so.
+    configured: u64,
     rng: KalendsRng,
     /// Removed users whose graph is still to be emptied, with how long somebody may still be writing. What a process that ends has left of it is begun anew by the next,
     /// from the notes in the register.
@@ -97,14 +95,14 @@ struct Follower {
     empty_after: Instant,
 }
 
-/// Where the first syncs of one catching-up are laid.
-struct Layout {
-    total: u64,
-    placed: u64,
-}
-
 impl Follower {
     async fn catch_up(&mut self) -> Result<(), StoreUnavailable> {
+        let configured = self.settings.register.configured().revision();
+        if configured != self.configured {
+            // Whoever left the configuration may be in the register, so everybody is looked at anew.
+            self.seen = 0;
+            self.configured = configured;
+        }
         let accounts = self.settings.register.accounts();
         let mut page = accounts.changes(self.seen, PAGE_MAX).await?;
         if page.revision < self.seen {
@@ -113,10 +111,7 @@ impl Follower {
             page = accounts.changes(0, PAGE_MAX).await?;
         }
         let began_at = self.seen;
-        let mut layout = Layout {
-            total: page.revision - self.seen.min(page.revision),
-            placed: 0,
-        };
+        let mut layout = Layout::of(page.revision - self.seen.min(page.revision));
         while let Some((last, _)) = page.changes.last() {
             let last = *last;
             let changes = page.changes.into_iter().map(|(_, change)| change);
@@ -146,7 +141,7 @@ impl Follower {
                 Change::Kept(account) => &account.user,
                 Change::Removed { user, .. } => user,
             };
-            if self.settings.configured.contains(user) {
+            if self.settings.register.configured().holds(user) {
                 continue;
             }
             match change {
@@ -169,78 +164,22 @@ impl Follower {
         layout: &mut Layout,
     ) -> Result<(), StoreUnavailable> {
         let settings = &self.settings;
-        let source = settings.schedule.source.clone();
-        let store = &*settings.store;
-        let due_at = store_time(store, &source, &kept[0].user).await?;
         let mut users = Vec::with_capacity(kept.len());
-        let mut grants = Vec::with_capacity(kept.len());
         for account in kept {
             settings.register.remember_database(&account);
             let own = account.grant.map(|grant| grant.fingerprint);
-            if let Some(grant) = settings.common_grant.or(own) {
-                grants.push((account.user.clone(), grant));
-            }
-            users.push(account.user);
+            users.push((account.user, settings.common_grant.or(own)));
         }
-        let enroll = Command::Enroll {
-            source: source.clone(),
-            users,
-            due_at,
-        };
-        let connect = Command::Connect {
-            source: source.clone(),
-            grants,
-            due_at,
-            force: false,
-        };
-        let new = enrolled(store, enroll).await?;
-        let unparked = enrolled(store, connect).await?;
-        for user in &new {
-            tracing::info!(%user, "a new user is synced from now on");
-        }
-        for user in &unparked {
-            tracing::info!(%user, "connected again");
-        }
-        let first: Vec<UserId> = new.into_iter().chain(unparked).collect();
-        if first.is_empty() {
-            return Ok(());
-        }
-        let period_ms = settings.schedule.period_ms(due_at);
-        let period_ms = period_ms.unwrap_or(PERIOD_MS_DEFAULT);
-        let total = layout.total.max(layout.placed + first.len() as u64);
-        let mut jobs = Vec::with_capacity(first.len());
-        for user in first {
-            let place = layout.placed;
-            layout.placed += 1;
-            let offset_ms = match total {
-                0..=PROMPT_MAX => place * SECOND_MS,
-                _ => {
-                    let spread = &self.settings.spread;
-                    spread.offset_ms(place, total, &user, period_ms)
-                }
-            };
-            let jitter_ms = self.settings.jitter.draw(&mut self.rng);
-            jobs.push(NewJob {
-                user,
-                run_at: due_at.plus_ms(offset_ms).plus_ms(jitter_ms),
-                nominal_at: None,
-                priority: Priority::Scheduled,
-            });
-        }
-        let enqueue = Command::Enqueue {
-            source,
-            jobs,
-            checkpoint: None,
-        };
-        store.apply(enqueue).await?;
-        Ok(())
+        // Taken anew each time: a reload may have changed it.
+        let schedule = settings.schedule.borrow().clone();
+        carry::enroll(&*settings.store, &schedule, &mut self.rng, layout, users).await
     }
 
     async fn unenroll(&mut self, removed: Vec<(UserId, bool)>) -> Result<(), StoreUnavailable> {
         let settings = &self.settings;
-        let source = &settings.schedule.source;
+        let source = settings.source();
         let users = removed.iter().map(|(user, _)| user.clone()).collect();
-        let (active, count) = forget(&*settings.store, source, users).await?;
+        let (active, count) = carry::forget(&*settings.store, &source, users).await?;
         if count > 0 {
             tracing::info!(users = count, "removed: not synced any more");
         }
@@ -284,37 +223,13 @@ async fn empty_graph(settings: &Follow, user: &UserId, linger_ms: u64) -> Result
     if accounts.find(user).await.map_err(said)?.is_some() {
         return Ok(());
     }
-    let source = &settings.schedule.source;
-    let now = store_time(&*settings.store, source, user).await;
+    let source = settings.source();
+    let now = carry::store_time(&*settings.store, &source, user).await;
     let now = now.map_err(said)?;
     let purged = purge(&*settings.graph, user, now, linger_ms).await;
     let calendars = purged.map_err(|failure| failure.detail)?;
     tracing::info!(%user, calendars, "the removed user's graph is empty");
     accounts.purged(user).await.map_err(said)
-}
-
-/// The users that an enrolment or a connection was about.
-async fn enrolled(store: &dyn Store, command: Command) -> Result<Vec<UserId>, StoreUnavailable> {
-    match store.apply(command).await?.value {
-        Reply::Enrolled { users, .. } => Ok(users),
-        Reply::Refused { refusal } => Err(StoreUnavailable {
-            detail: refusal.to_string(),
-        }),
-        other => panic!("an enrolment was answered by {other:?}"),
-    }
-}
-
-/// The store's time, by the cheapest question.
-pub(crate) async fn store_time(
-    store: &dyn Store,
-    source: &SourceName,
-    user: &UserId,
-) -> Result<Timestamp, StoreUnavailable> {
-    let question = Command::User {
-        source: source.clone(),
-        user: user.clone(),
-    };
-    Ok(store.apply(question).await?.now)
 }
 
 /// How long a removed user's node stays in the graph, in milliseconds: see [`purge`](super::purge).
@@ -323,31 +238,5 @@ pub(crate) fn linger_ms(active: &BTreeSet<UserId>, user: &UserId, lease_ms: u64)
         lease_ms.max(LINGER_MS_MIN)
     } else {
         LINGER_MS_MIN
-    }
-}
-
-/// Takes users out of the queue; which of them were being synced at that moment, and how many were enrolled.
-pub(crate) async fn forget(
-    store: &dyn Store,
-    source: &SourceName,
-    users: Vec<UserId>,
-) -> Result<(BTreeSet<UserId>, u64), StoreUnavailable> {
-    let limit = u32::try_from(BATCH_MAX).expect("a batch is small");
-    let (_, jobs) = status::jobs(store, JobState::Active, 0, limit).await?;
-    let active = jobs.into_iter().filter_map(|job| match job.key {
-        JobKey::Sync { user, .. } if users.contains(&user) => Some(user),
-        _ => None,
-    });
-    let active = active.collect();
-    let unenroll = Command::Unenroll {
-        source: source.clone(),
-        users,
-    };
-    match store.apply(unenroll).await?.value {
-        Reply::Count { count } => Ok((active, count)),
-        Reply::Refused { refusal } => Err(StoreUnavailable {
-            detail: refusal.to_string(),
-        }),
-        other => panic!("a removal was answered by {other:?}"),
     }
 }

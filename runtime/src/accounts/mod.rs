@@ -5,6 +5,8 @@
 //! others the register knows (`kalends_adapters::accounts`); [`follow`] carries its changes into the queue, so nobody has to
 //! start anything again, and [`Tokens`] opens a grant when Google is to be asked, and not before.
 
+pub(crate) mod carry;
+mod configured;
 mod follow;
 mod purge;
 
@@ -26,8 +28,10 @@ use kalends_core::port::StoreUnavailable;
 use crate::config::Config;
 use crate::wiring::Refused;
 
+pub(crate) use carry::{forget, store_time};
+pub use configured::Configured;
+pub(crate) use follow::linger_ms;
 pub use follow::{Follow, LOOK_MS, follow};
-pub(crate) use follow::{forget, linger_ms, store_time};
 pub use purge::purge;
 
 /// What is said where a key is wanted and none is there.
@@ -40,6 +44,7 @@ pub struct Register {
     accounts: Arc<dyn Accounts>,
     keys: Option<Arc<Keys>>,
     databases: Arc<RwLock<BTreeMap<UserId, String>>>,
+    configured: Configured,
 }
 
 impl std::fmt::Debug for Register {
@@ -72,6 +77,7 @@ impl Register {
             accounts,
             keys,
             databases: Arc::default(),
+            configured: Configured::new(&config.users),
         })
     }
 
@@ -79,6 +85,12 @@ impl Register {
     #[must_use]
     pub fn accounts(&self) -> &dyn Accounts {
         &*self.accounts
+    }
+
+    /// The users of the configuration: whoever is among them is none of the register's, whether or not it holds an account.
+    #[must_use]
+    pub fn configured(&self) -> &Configured {
+        &self.configured
     }
 
     /// The keys.
@@ -155,38 +167,36 @@ impl Register {
 }
 
 /// The refresh tokens of all users: those of the configuration, then those of the register.
-pub struct Tokens {
-    configured: BTreeMap<UserId, Secret>,
-    register: Register,
-}
+pub struct Tokens(Register);
 
 impl Tokens {
-    /// The tokens of the configuration's users, and of this register's.
+    /// The tokens of this register, and of the configuration's users that it knows.
     #[must_use]
-    pub fn new(config: &Config, register: Register) -> Tokens {
-        let tokens = config.users.iter();
-        let tokens = tokens.filter_map(|user| Some((user.id.clone(), user.refresh_token.clone()?)));
-        Tokens {
-            configured: tokens.collect(),
-            register,
-        }
+    pub fn new(register: Register) -> Tokens {
+        Tokens(register)
     }
 }
 
 #[async_trait]
 impl RefreshTokens for Tokens {
     fn refresh_token(&self, user: &UserId) -> Option<Secret> {
-        self.configured.get(user).cloned()
+        self.0.configured.refresh_token(user)
     }
 
     async fn find_refresh_token(&self, user: &UserId) -> Result<Option<Secret>, Failure> {
         if let Some(token) = self.refresh_token(user) {
             return Ok(Some(token));
         }
-        let found = self.register.accounts.find(user).await;
+        let found = self.0.accounts.find(user).await;
         let found = found.map_err(|unavailable| Failure::transient(unavailable.detail))?;
-        match found.and_then(|stored| stored.account.grant) {
-            Some(grant) => self.register.open_grant(user, &grant.sealed).map(Some),
+        let Some(stored) = found else {
+            // In a fleet somebody else's configuration may name the user already, or still: that is no reason to park anybody.
+            return Err(Failure::transient(
+                "this process knows no such user; give all processes the same configuration, and reload or restart them",
+            ));
+        };
+        match stored.account.grant {
+            Some(grant) => self.0.open_grant(user, &grant.sealed).map(Some),
             None => Ok(None),
         }
     }
@@ -194,29 +204,20 @@ impl RefreshTokens for Tokens {
 
 /// The graph databases of all users: those of the configuration, then those of the register as far as it was followed
 /// or [`Register::load_databases`] was called.
-pub struct GraphDatabasesOf {
-    configured: BTreeMap<UserId, String>,
-    register: Register,
-}
+pub struct GraphDatabasesOf(Register);
 
 impl GraphDatabasesOf {
-    /// The databases of the configuration's users, and of this register's.
+    /// The databases of this register's users, and of the configuration's users that it knows.
     #[must_use]
-    pub fn new(config: &Config, register: Register) -> GraphDatabasesOf {
-        let named = config.users.iter();
-        let named = named.filter_map(|user| Some((user.id.clone(), user.graph_database.clone()?)));
-        GraphDatabasesOf {
-            configured: named.collect(),
-            register,
-        }
+    pub fn new(register: Register) -> GraphDatabasesOf {
+        GraphDatabasesOf(register)
     }
 }
 
 impl UserDatabases for GraphDatabasesOf {
     fn database_of(&self, user: &UserId) -> Option<String> {
-        let configured = self.configured.get(user).cloned();
-        configured.or_else(|| {
-            let databases = self.register.databases.read();
+        self.0.configured.graph_database(user).or_else(|| {
+            let databases = self.0.databases.read();
             let databases = databases.unwrap_or_else(PoisonError::into_inner);
             databases.get(user).cloned()
         })

@@ -49,6 +49,20 @@ pub struct ResumeArgs {
     pub desk: DeskArgs,
 }
 
+/// `kalends reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(after_help = "Examples:\n  \
+    kalends reload\n  \
+    kalends reload --http 127.0.0.1:7878 --json\n\n\
+    Asks the process at http.listen, with http.token, to read its configuration again, as SIGHUP does. It says what is in force \
+    now, and what waits for a restart. A mistake changes nothing. Of several processes each is asked by itself; limits and \
+    schedules are in the store, so one is enough for these.")]
+pub struct ReloadArgs {
+    /// Where and how.
+    #[command(flatten)]
+    pub desk: DeskArgs,
+}
+
 /// `kalends limits`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(after_help = "Examples:\n  \

@@ -24,8 +24,10 @@ use crate::config::{Config, load};
 use crate::driver::Ports;
 use crate::exit::Exit;
 use crate::handle::{Handle, Readiness, Why, start_recorded};
+#[cfg(feature = "otel")]
+use crate::otlp;
 use crate::record::{Bounds, Recorder};
-use crate::reload::Reloader;
+use crate::reload::{InForce, Reloader};
 use crate::supervisor::{Supervisor, describe};
 use crate::web::{self, Hooks, Web, WebSettings};
 use crate::wiring::{self, Queue, Refused};
@@ -42,7 +44,17 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let loaded = load(&args.request(), environment)
         .map_err(|error| Refused::bad_input(error.to_string()))?;
     let config = Arc::new(loaded.config);
-    let level = logging::start(config.log);
+    #[cfg(feature = "otel")]
+    let (traces, collected) = match config.telemetry.otlp_endpoint {
+        Some(_) => {
+            let (layer, collected) = otlp::collect(wiring::fresh_seed());
+            (Some(layer), Some(collected))
+        }
+        None => (None, None),
+    };
+    #[cfg(not(feature = "otel"))]
+    let traces = None;
+    let level = logging::start_with(config.log, traces);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -61,7 +73,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let wall = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(wall.now(), config.worker.concurrency));
     let register = Register::open(&config)?;
-    let tokens = Arc::new(Tokens::new(&config, register.clone()));
+    let tokens = Arc::new(Tokens::new(register.clone()));
     let source =
         wiring::google_with(&config, wall.clone(), tokens)?.observed_by(metrics.google_observer());
     let queue = Queue::open(&config, wall).await?;
@@ -81,7 +93,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         "started"
     );
     match &away {
-        None => forget_removed_users(&queue, &config, &register).await,
+        None => forget_removed_users(&queue, &register).await,
         Some(detail) => {
             tracing::warn!("the store is not there yet, work begins when it comes: {detail}");
         }
@@ -94,6 +106,14 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     });
     let source_port = Arc::clone(&ports.source);
     let worker = settings.worker.clone();
+    #[cfg(feature = "otel")]
+    let export = match (collected, &config.telemetry.otlp_endpoint) {
+        (Some(collected), Some(endpoint)) => {
+            tracing::info!("traces go to {endpoint}");
+            Some(collected.export(endpoint, worker.as_str())?)
+        }
+        _ => None,
+    };
     let (recorder, journal) = match &config.record {
         None => (None, None),
         Some(file) => {
@@ -109,9 +129,13 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     let reloader = Arc::new(Reloader::new(
         args.request(),
         environment.clone(),
-        (*config).clone(),
-        queue.store(),
-        level,
+        InForce {
+            config: (*config).clone(),
+            store: queue.store(),
+            register: register.clone(),
+            level,
+            handle: Some((*handle).clone()),
+        },
     ));
     if let Some(listener) = listener {
         let settings = web_settings(&config, &listener, worker, seed, &reloader)?;
@@ -144,7 +168,6 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         tasks.spawn(forget_when_ready(
             Arc::clone(&handle),
             queue.clone(),
-            Arc::clone(&config),
             register.clone(),
         ));
     }
@@ -158,7 +181,7 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     });
     tasks.spawn(reload_at_hangups(
         hangups,
-        reloader,
+        Arc::clone(&reloader),
         Arc::clone(&supervisor),
         handle.readiness_changes(),
     ));
@@ -167,11 +190,8 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         Follow {
             store: queue.store(),
             graph: followed_graph,
-            configured: config.users.iter().map(|user| user.id.clone()).collect(),
             common_grant: wiring::common_grant(&config),
-            schedule: config.schedule.definition.clone(),
-            spread: config.schedule.spread,
-            jitter: config.schedule.jitter,
+            schedule: reloader.schedule(),
             seed,
             lease_ms: config.worker.lease_ms,
             register,
@@ -197,6 +217,10 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     queue.close().await;
     if let Some(journal) = journal {
         journal.closed().await;
+    }
+    #[cfg(feature = "otel")]
+    if let Some(export) = export {
+        export.close().await;
     }
     match ended? {
         Why::Asked => {
@@ -246,13 +270,13 @@ fn described(config: &Config) -> String {
 
 /// Once a start and never later: in a rolling deploy the older processes must not undo what the newer ones, with their
 /// newer list of users, have done.
-async fn forget_removed_users(queue: &Queue, config: &Config, register: &Register) {
+async fn forget_removed_users(queue: &Queue, register: &Register) {
     // An empty list in one process of many is rather a mistake than the wish to begin anew with everybody.
-    if queue.is_shared() && config.users.is_empty() {
+    if queue.is_shared() && register.configured().count() == 0 {
         tracing::info!("no users are configured here; those that the store knows stay");
         return;
     }
-    match wiring::forget_removed_users(&*queue.store(), config, register).await {
+    match wiring::forget_removed_users(&*queue.store(), register).await {
         Ok(0) => {}
         Ok(users) => tracing::info!(users, "no longer configured: not synced any more"),
         Err(unavailable) => tracing::warn!("removed users stay for now: {unavailable}"),
@@ -267,16 +291,11 @@ async fn follow_when_ready(handle: Arc<Handle>, settings: Follow) {
     }
 }
 
-async fn forget_when_ready(
-    handle: Arc<Handle>,
-    queue: Queue,
-    config: Arc<Config>,
-    register: Register,
-) {
+async fn forget_when_ready(handle: Arc<Handle>, queue: Queue, register: Register) {
     let mut changes = handle.readiness_changes();
     let ready = changes.wait_for(|readiness| *readiness == Readiness::Ready);
     if ready.await.is_ok() {
-        forget_removed_users(&queue, &config, &register).await;
+        forget_removed_users(&queue, &register).await;
     }
 }
 

@@ -62,7 +62,7 @@ pub async fn sync(
         return by_running(args, &config, &user).await;
     }
     let wall = Arc::new(SystemClock);
-    let tokens = Arc::new(Tokens::new(&config, register.clone()));
+    let tokens = Arc::new(Tokens::new(register.clone()));
     let source = wiring::google_with(&config, wall.clone(), tokens)?;
     let queue = Queue::open(&config, wall).await?;
     let graph = wiring::graph(&config, &queue, &register)?;

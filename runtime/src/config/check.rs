@@ -7,6 +7,7 @@ mod credentials;
 mod http;
 mod push;
 mod redis;
+mod telemetry;
 mod users;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,7 @@ impl<'a> Checker<'a> {
         let push = self.push();
         let log = self.log();
         let record = self.record();
+        let telemetry = self.telemetry();
         Some(Config {
             schedule: schedule?,
             limits: limits?,
@@ -114,6 +116,7 @@ impl<'a> Checker<'a> {
             push: push?,
             log: log?,
             record: record?,
+            telemetry: telemetry?,
         })
     }
 

@@ -70,6 +70,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The journal for `kalends replay`; `None`: none is written.
     pub record: Option<PathBuf>,
+    /// Where traces go.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Section `[schedule]`.
@@ -295,6 +297,14 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// The least important lines that are shown.
     pub level: LogLevel,
+}
+
+/// Section `[telemetry]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// The collector that takes traces by OTLP over HTTP, without a slash at the end; `None`: none are made. Always `None` in a
+    /// build without the feature `otel`.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How log lines look.

@@ -595,6 +595,14 @@ pub const SETTINGS: &[Setting] = &[
              texts hidden; not written if not set.",
         ),
     ),
+    setting(
+        "telemetry",
+        "otlp_endpoint",
+        Kind::Text,
+        None,
+        "A collector of OpenTelemetry that takes traces by OTLP over HTTP, like \"http://127.0.0.1:4318\"; /v1/traces is added. \
+         Needs a build with the feature otel. No traces if not set.",
+    ),
 ];
 
 /// The name of the list of users in the file.

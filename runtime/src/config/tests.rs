@@ -6,6 +6,7 @@ mod http;
 mod mistakes;
 mod push;
 mod redis;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::path::Path;

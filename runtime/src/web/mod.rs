@@ -68,7 +68,7 @@ pub struct WebSettings {
     pub worker: WorkerId,
     /// The source that is meant if a request names none.
     pub source: SourceName,
-    /// How "sync all" lays users over the period.
+    /// How "sync all" lays users over the period, unless there is a reloader, which knows it.
     pub spread: Spread,
     /// How far a start of "sync all" may be moved back at random.
     pub jitter: Jitter,
@@ -143,6 +143,20 @@ impl Web {
             sync_all: sync_all::SyncAll::default(),
             settings,
         })
+    }
+}
+
+impl Web {
+    /// How "sync all" lays users over the period: as it was read last.
+    fn layout(&self) -> (Spread, Jitter) {
+        match &self.settings.reloader {
+            Some(reloader) => {
+                let schedule = reloader.schedule();
+                let schedule = schedule.borrow();
+                (schedule.spread, schedule.jitter)
+            }
+            None => (self.settings.spread, self.settings.jitter),
+        }
     }
 }
 

@@ -80,7 +80,7 @@ impl Layout {
     /// How long after the first user the last one starts, jitter aside.
     fn last_offset_ms(&self, web: &Web) -> u64 {
         let some_user = UserId::new(" ").expect("a blank is a name");
-        match web.settings.spread {
+        match web.layout().0 {
             kalends_core::policy::Spread::Phase => self.period_ms,
             spread => spread.offset_ms(
                 self.total.saturating_sub(1),
@@ -106,6 +106,7 @@ async fn go_on(web: Arc<Web>, layout: Layout, alone: OwnedSemaphorePermit) {
 
 async fn enqueue_pages(web: &Web, layout: &Layout) -> Result<u64, StoreUnavailable> {
     let mut rng = substream(web.settings.seed, "sync-all");
+    let (spread, jitter) = web.layout();
     let mut after = None;
     let mut index = 0;
     loop {
@@ -124,9 +125,8 @@ async fn enqueue_pages(web: &Web, layout: &Layout) -> Result<u64, StoreUnavailab
         let is_welcome = |(_, state): &(UserId, UserState)| state.parked.is_none();
         let mut jobs = Vec::with_capacity(users.len());
         for (user, _) in users.into_iter().filter(is_welcome) {
-            let spread = &web.settings.spread;
             let offset_ms = spread.offset_ms(index, layout.total, &user, layout.period_ms);
-            let jitter_ms = web.settings.jitter.draw(&mut rng);
+            let jitter_ms = jitter.draw(&mut rng);
             index += 1;
             jobs.push(NewJob {
                 user,

@@ -132,6 +132,7 @@ impl Hider {
         match input {
             None => Told::Timeout,
             Some(Input::Wake) => Told::Wake,
+            Some(Input::Layout { spread, jitter }) => Told::Layout(*spread, *jitter),
             Some(Input::Shutdown { deadline }) => Told::Shutdown(*deadline),
             Some(Input::Done { id, result }) => Told::Done(*id, self.result(result, row_hash)),
         }

@@ -7,6 +7,7 @@ use kalends_core::google::page::{CalendarsPage, EventsPage, FetchReply, PageEnd,
 use kalends_core::google::push::Watched;
 use kalends_core::graph::GraphReply;
 use kalends_core::node::io::{EffectId, EffectResult, Input};
+use kalends_core::policy::{Jitter, Spread};
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::command::{Reply, Stamped};
 use kalends_core::sync::convert::EVENT_BYTES_MAX;
@@ -25,6 +26,9 @@ pub enum Told {
     /// The store called.
     #[serde(rename = "w")]
     Wake,
+    /// How users are laid over the period from now on.
+    #[serde(rename = "l")]
+    Layout(Spread, Jitter),
     /// To stop, by then.
     #[serde(rename = "x")]
     Shutdown(Timestamp),
@@ -128,6 +132,7 @@ impl Told {
         match self {
             Told::Timeout => None,
             Told::Wake => Some(Input::Wake),
+            Told::Layout(spread, jitter) => Some(Input::Layout { spread, jitter }),
             Told::Shutdown(deadline) => Some(Input::Shutdown { deadline }),
             Told::Done(id, outcome) => Some(Input::Done {
                 id,

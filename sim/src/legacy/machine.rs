@@ -147,7 +147,7 @@ impl Machine for Replica {
         self.now = now;
         match input {
             Input::Done { id, result } => self.done(id, result),
-            Input::Wake => {}
+            Input::Wake | Input::Layout { .. } => {}
             // Rule 8.
             Input::Shutdown { deadline } => {
                 self.stop_at = Some(deadline);

@@ -43,7 +43,7 @@ pub(super) async fn look(
     let tokens: Arc<dyn RefreshTokens> = if tried.is_empty() {
         Arc::new(NoGrant)
     } else {
-        Arc::new(Tokens::new(config, register.clone()))
+        Arc::new(Tokens::new(register.clone()))
     };
     let google = match wiring::google_with(config, Arc::new(SystemClock), tokens) {
         Ok(google) => google,

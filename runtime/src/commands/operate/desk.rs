@@ -111,6 +111,25 @@ impl Desk {
                  this command asks it"
             )));
         };
+        Desk::at(config, listen)
+    }
+
+    /// The process that serves at `http.listen`, whatever store it has.
+    ///
+    /// # Errors
+    /// If no address is known.
+    pub(crate) fn process(config: &Config) -> Result<Desk, Refused> {
+        let listen = config.http.listen.filter(|listen| listen.port() != 0);
+        let listen = listen.ok_or_else(|| {
+            Refused::bad_input(
+                "no address is known at which a running process is asked: set http.listen, or give --http ADDRESS; or send \
+                 it SIGHUP (kill -HUP, systemctl reload kalends), which does the same and tells its log",
+            )
+        })?;
+        Desk::at(config, listen)
+    }
+
+    fn at(config: &Config, listen: SocketAddr) -> Result<Desk, Refused> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_millis(ANSWER_MS_MAX))

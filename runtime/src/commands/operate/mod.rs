@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::operate::{
     DeskArgs, JobsCancelArgs, JobsCommand, JobsFailedArgs, JobsListArgs, LimitsArgs, PauseArgs,
-    ResumeArgs, SchedulesCommand, StateArg,
+    ReloadArgs, ResumeArgs, SchedulesCommand, StateArg,
 };
 use crate::config::Config;
 use crate::exit::Exit;
@@ -84,6 +84,48 @@ pub async fn resume(args: &ResumeArgs, environment: &Environment) -> Result<Exit
     let words = |_: &Value| format!("{} goes on\n", of_source(args.source.as_deref()));
     let path = ("POST", "/api/v1/resume");
     change(&args.desk, environment, path, Some(body), words).await
+}
+
+/// `kalends reload`.
+///
+/// # Errors
+/// If the configuration has a mistake, here or where the process reads it, or the process does not answer or refuses.
+pub async fn reload(args: &ReloadArgs, environment: &Environment) -> Result<Exit, Refused> {
+    let config = args.desk.load(environment)?;
+    let desk = Desk::process(&config)?;
+    let answer = desk.ask("POST", "/api/v1/reload", None).await;
+    desk.close().await;
+    let answer = answer?;
+    if args.desk.json {
+        say(&format!("{answer}\n"));
+    } else {
+        say(&reloaded_words(&answer));
+    }
+    Ok(Exit::Done)
+}
+
+fn reloaded_words(answer: &Value) -> String {
+    let list = |name: &str| -> Vec<&str> {
+        let listed = answer[name].as_array().into_iter().flatten();
+        listed.filter_map(Value::as_str).collect()
+    };
+    let (applied, kept) = (list("applied"), list("needs_restart"));
+    let mut text = match (applied.is_empty(), kept.is_empty()) {
+        (true, true) => "nothing has changed\n".to_owned(),
+        (true, false) => String::new(),
+        (false, _) => format!("in force now: {}\n", applied.join(", ")),
+    };
+    if !kept.is_empty() {
+        let _ = writeln!(
+            text,
+            "changed, but only in force after a restart: {}",
+            kept.join(", ")
+        );
+    }
+    for warning in list("warnings") {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
 }
 
 /// `kalends limits`.

@@ -145,6 +145,10 @@ impl Timeline {
         let what = match told {
             Told::Timeout => "the announced time has come".to_owned(),
             Told::Wake => "the store calls: something may be due".to_owned(),
+            Told::Layout(spread, jitter) => format!(
+                "users are laid over the period otherwise: {spread:?}, jitter up to {} ms",
+                jitter.max_ms
+            ),
             Told::Shutdown(deadline) => format!("stop, by {deadline}"),
             Told::Done(id, outcome) => {
                 if let Outcome::Store(_, Reply::Claimed { leases, .. }) = outcome {

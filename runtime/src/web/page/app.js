@@ -173,7 +173,8 @@ function sources(all) {
       : button("Resume", `resume ${source.name}`, () => change("POST", "/api/v1/resume", { source: source.name }, () => `${source.name} goes on.`));
     const all = button("Sync all users", `all ${source.name}`, () => change("POST", "/api/v1/sync", { all: true, source: source.name },
       (told) => `${number(told.users)} users will be synced over ${span(told.over_ms)}.`), { className: "plain" });
-    return h("div", {}, h("h3", {}, source.name), h("dl", {}, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])), h("div", { className: "actions" }, act, all));
+    const set = button("Change the limit …", `limit ${source.name}`, () => openLimit(source.name, limit), { className: "plain", "aria-label": `Change the limit of ${source.name}` });
+    return h("div", {}, h("h3", {}, source.name), h("dl", {}, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])), h("div", { className: "actions" }, act, set, all));
   });
 }
 function failed(jobs) {
@@ -185,8 +186,10 @@ function failed(jobs) {
 }
 const running = (jobs) => table("Jobs under a lease", ["User", "Attempt", "Process", "Lease ends"],
   jobs.map((job) => [userLink(job), `${job.attempt}`, job.worker ?? "", time(job.at)]), "Nothing runs at this moment.");
-const schedules = (all) => table("When everybody is due", ["Name", "Pattern", "Last tick", "Next tick", "Missed"],
-  all.map((one) => [one.name, `${one.definition.cron} (${one.definition.time_zone})`, time(one.last_tick_at), time(one.next_tick_at), number(one.missed)]), "There is none: nothing is synced by itself.");
+const schedules = (all) => [table("When everybody is due", ["Name", "Pattern", "Last tick", "Next tick", "Missed", ""],
+  all.map((one) => [one.name, `${one.definition.cron} (${one.definition.time_zone})`, time(one.last_tick_at), time(one.next_tick_at), number(one.missed),
+    button("Change …", `schedule ${one.name}`, () => openSchedule(one), { className: "plain", "aria-label": `Change the schedule ${one.name}` })]), "There is none: nothing is synced by itself."),
+  h("div", { className: "actions" }, button("Add a schedule …", "add schedule", () => openSchedule(null), { className: "plain" }))];
 const workers = ([own, all]) => [
   h("p", {}, `This one: ${own.worker}, ${number(own.slots)} slots, version ${own.version}, started `, time(own.started_at), "."),
   table("Processes that hold jobs", ["Process", "Running"], all.map((one) => [one.worker, number(one.running)]), "No process holds a job at this moment."),
@@ -310,13 +313,79 @@ function userParts(user) {
   ];
 }
 
+// ---- Dialogs that change something ----
+
+// The focus goes back to the button that opened it, or to the one that stands there meanwhile.
+function openDialog(id, opener) {
+  $(id).dataset.opener = opener;
+  $(id).showModal();
+}
+for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", () => {
+  const { opener } = dialog.dataset;
+  if (opener !== undefined) [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === opener)?.focus();
+});
+// A refusal stays in the dialog, where it can be put right.
+async function changeIn(id, path, body, words) {
+  const error = $(`${id}-error`);
+  error.textContent = "";
+  try {
+    await call("PUT", path, body);
+    $(id).close();
+    say(words, "good");
+  } catch (refusal) {
+    error.textContent = refusal.status === 401 ? "This is not the token any more: log out, and in again." : refusal.message;
+  }
+}
+let limiting = null;
+function openLimit(source, limit) {
+  limiting = source;
+  $("limit-title").textContent = `Limit of ${source}`;
+  $("limit-count").value = limit?.count ?? 10;
+  $("limit-seconds").value = (limit?.window_ms ?? MINUTE) / 1_000;
+  $("limit-unlimited").checked = limit === null;
+  $("limit-error").textContent = "";
+  limitFields();
+  openDialog("limit", `limit ${source}`);
+}
+function limitFields() {
+  for (const id of ["limit-count", "limit-seconds"]) $(id).disabled = $("limit-unlimited").checked;
+}
+$("limit-unlimited").addEventListener("change", limitFields);
+$("limit-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const count = Number($("limit-count").value), window_ms = Math.round(1_000 * Number($("limit-seconds").value));
+  const jobs = $("limit-unlimited").checked ? null : { count, window_ms };
+  const words = jobs === null ? `${limiting} has no limit now.` : `${limiting}: ${number(count)} syncs in ${span(window_ms)} from now on.`;
+  changeIn("limit", "/api/v1/limits", { jobs, source: limiting }, words);
+});
+let scheduling = null;
+function openSchedule(schedule) {
+  scheduling = schedule?.definition ?? null;
+  $("schedule-title").textContent = schedule ? `Schedule ${schedule.name}` : "A new schedule";
+  $("schedule-name").value = schedule?.name ?? "";
+  $("schedule-name").readOnly = schedule !== null;
+  $("schedule-cron").value = scheduling?.cron ?? "";
+  $("schedule-zone").value = scheduling?.time_zone ?? "UTC";
+  $("schedule-catch-up").value = scheduling?.catch_up ?? "once";
+  $("schedule-error").textContent = "";
+  openDialog("schedule", schedule ? `schedule ${schedule.name}` : "add schedule");
+  $(schedule ? "schedule-cron" : "schedule-name").focus();
+}
+$("schedule-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = $("schedule-name").value.trim();
+  const body = { cron: $("schedule-cron").value, time_zone: $("schedule-zone").value.trim(), catch_up: $("schedule-catch-up").value.trim() };
+  if (scheduling) body.source = scheduling.source;
+  changeIn("schedule", `/api/v1/schedules/${encodeURIComponent(name)}`, body, `The schedule ${name} is set.`);
+});
+
 // ---- Log in, log out, pause ----
 
 let pausing = null;
 function openPause(source) {
   pausing = source;
   $("pause-title").textContent = `Pause ${source}`;
-  $("pause").showModal();
+  openDialog("pause", `pause ${source}`);
 }
 $("pause-form").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -1,0 +1,301 @@
+//! What a node does, as spans of `tracing`: one for each attempt at a job, and below it one for each request to the source,
+//! each graph write and each store command that is about this job. A command for many jobs (a claim, a heartbeat, a tick) is
+//! a span of its own.
+//!
+//! They are made by the driver, from what the node says; core knows nothing of them. Whoever wants them subscribes to the
+//! target [`TARGET`]: `kalends run` with the feature `otel` and `telemetry.otlp_endpoint` does, a host program may do it with
+//! a subscriber of its own (names and kinds are written as the crate `tracing-opentelemetry` reads them). For nobody, a span
+//! costs a look at a number.
+//!
+//! What is told: kinds, counts, outcomes. Never told: tokens, texts of calendars, addresses, explanations. A user is a
+//! pseudonym ([`user_name`]), the same in all processes and releases, so that all of one user's attempts can be found; it hides
+//! a name from view, not from somebody who has the name and looks for it.
+
+use std::collections::BTreeMap;
+
+use kalends_core::failure::{Failure, FailureKind, LimitScope};
+use kalends_core::google::query::FetchRequest;
+use kalends_core::graph::{GraphReply, GraphWrite};
+use kalends_core::id::UserId;
+use kalends_core::node::io::{EffectResult, Notice, Op};
+use kalends_core::pseudonym::Pseudonym;
+use kalends_core::queue::command::{Command, CommitOutcome, Refusal, Reply};
+use kalends_core::queue::state::JobKey;
+use kalends_core::rng::stable_hash;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
+
+pub use kalends_adapters::google::SPANS as TARGET;
+
+/// The seed of the hash that names a user in spans. Another one would part every user's spans in two.
+const USER_SEED: u64 = 0x6b61_6c65_6e64_7332;
+/// So many attempts have a span at once at the most. A node holds fewer jobs; what is more was left behind by jobs whose end
+/// was never told.
+const ATTEMPTS_MAX: usize = 4_096;
+
+/// How a user is named in spans: `anon-` and 16 digits.
+#[must_use]
+pub fn user_name(user: &UserId) -> String {
+    let name = stable_hash(USER_SEED, user.as_str().as_bytes());
+    Pseudonym {
+        name,
+        carried: None,
+    }
+    .text()
+}
+
+/// The spans of one node's attempts that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Spans {
+    attempts: BTreeMap<JobKey, Span>,
+}
+
+impl Spans {
+    /// Begins and ends attempts.
+    pub(crate) fn observe(&mut self, notice: &Notice) {
+        match notice {
+            Notice::JobStarted { key, attempt } => self.begin(key, *attempt),
+            Notice::JobDone { key, outcome, .. } => self.done(key, outcome),
+            Notice::JobRetried { key, failure, .. } => self.failed(key, "retried", &failure.kind),
+            Notice::JobFailed {
+                key,
+                failure,
+                parked,
+            } => {
+                let outcome = if *parked { "parked" } else { "failed" };
+                self.failed(key, outcome, &failure.kind);
+            }
+            Notice::JobReleased { key } => self.end(key, "released", None),
+            Notice::LeaseLost { key } => self.end(key, "lease_lost", None),
+            Notice::Limited { key, scope, .. } => {
+                let scope = match scope {
+                    LimitScope::User => "limited_user",
+                    LimitScope::Source => "limited_source",
+                };
+                self.end(key, scope, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, key: &JobKey, attempt: u32) {
+        let span = match key {
+            JobKey::Sync { source, user } => info_span!(
+                target: TARGET, parent: None, "sync",
+                kalends.job = "sync", kalends.source = source.as_str(), kalends.user = user_name(user).as_str(),
+                kalends.attempt = attempt, kalends.outcome = Empty, kalends.failure = Empty,
+                kalends.requests = Empty, kalends.events_upserted = Empty, kalends.events_deleted = Empty,
+                kalends.events_quarantined = Empty, kalends.full = Empty, otel.status_code = Empty,
+            ),
+            JobKey::FanOut { schedule } => info_span!(
+                target: TARGET, parent: None, "fan-out",
+                kalends.job = "fan_out", kalends.schedule = schedule.as_str(), kalends.attempt = attempt,
+                kalends.outcome = Empty, kalends.failure = Empty, kalends.users = Empty, otel.status_code = Empty,
+            ),
+        };
+        if span.is_disabled() {
+            return;
+        }
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            self.attempts.pop_first();
+        }
+        self.attempts.insert(key.clone(), span);
+    }
+
+    fn done(&mut self, key: &JobKey, outcome: &CommitOutcome) {
+        let Some(span) = self.attempts.get(key) else {
+            return;
+        };
+        let word = match outcome {
+            CommitOutcome::Synced {
+                upserted,
+                deleted,
+                quarantined,
+                requests,
+                full,
+            } => {
+                span.record("kalends.events_upserted", upserted);
+                span.record("kalends.events_deleted", deleted);
+                span.record("kalends.events_quarantined", quarantined);
+                span.record("kalends.requests", requests);
+                span.record("kalends.full", full);
+                "synced"
+            }
+            CommitOutcome::Skipped { .. } => "skipped",
+            CommitOutcome::FannedOut { users } => {
+                span.record("kalends.users", users);
+                "fanned_out"
+            }
+        };
+        self.end(key, word, None);
+    }
+
+    fn failed(&mut self, key: &JobKey, outcome: &str, kind: &FailureKind) {
+        self.end(key, outcome, Some(failure_label(kind)));
+    }
+
+    fn end(&mut self, key: &JobKey, outcome: &str, failure: Option<&str>) {
+        let Some(span) = self.attempts.remove(key) else {
+            return;
+        };
+        span.record("kalends.outcome", outcome);
+        if let Some(failure) = failure {
+            span.record("kalends.failure", failure);
+            span.record("otel.status_code", "ERROR");
+        }
+    }
+
+    /// The span of an effect; it begins now.
+    pub(crate) fn of(&self, op: &Op) -> Span {
+        match op {
+            Op::Store(command) => info_span!(
+                target: TARGET, parent: self.attempt(job_of(command)), "store",
+                otel.name = format!("store {}", command_label(command)).as_str(), otel.kind = "client",
+                kalends.command = command_label(command), kalends.outcome = Empty, otel.status_code = Empty,
+            ),
+            Op::Fetch(request) => info_span!(
+                target: TARGET, parent: self.attempt_of(request.user()), "fetch",
+                otel.name = fetch_label(request), kalends.operation = fetch_label(request),
+                kalends.outcome = Empty, otel.status_code = Empty,
+            ),
+            Op::Graph(write) => info_span!(
+                target: TARGET, parent: self.attempt_of(write.user()), "graph",
+                otel.name = format!("graph {}", write_label(write)).as_str(), otel.kind = "client",
+                kalends.operation = write_label(write), kalends.events = events_in(write),
+                kalends.outcome = Empty, otel.status_code = Empty,
+            ),
+        }
+    }
+
+    fn attempt(&self, key: Option<&JobKey>) -> Option<tracing::Id> {
+        self.attempts.get(key?)?.id()
+    }
+
+    /// A user has one outstanding job a source, and a node nearly always one source.
+    fn attempt_of(&self, user: &UserId) -> Option<tracing::Id> {
+        let is_its =
+            |key: &&JobKey| matches!(key, JobKey::Sync { user: whose, .. } if whose == user);
+        let key = self.attempts.keys().find(is_its);
+        self.attempt(key)
+    }
+}
+
+/// Says how an effect ended.
+pub(crate) fn ended(span: &Span, result: &EffectResult) {
+    if span.is_disabled() {
+        return;
+    }
+    let (outcome, is_error) = match result {
+        EffectResult::Store(Ok(stamped)) => match &stamped.value {
+            Reply::Refused {
+                refusal: Refusal::LeaseLost,
+            } => ("lease_lost", false),
+            Reply::Refused { .. } => ("refused", true),
+            _ => ("done", false),
+        },
+        EffectResult::Store(Err(_)) => ("away", true),
+        EffectResult::Fetch(Ok(_)) => ("done", false),
+        EffectResult::Graph(Ok(GraphReply::Written(_))) => ("written", false),
+        EffectResult::Graph(Ok(GraphReply::Fenced)) => ("fenced", false),
+        EffectResult::Fetch(Err(Failure { kind, .. }))
+        | EffectResult::Graph(Err(Failure { kind, .. })) => (failure_label(kind), true),
+        EffectResult::Panicked { .. } => ("panicked", true),
+    };
+    span.record("kalends.outcome", outcome);
+    if is_error {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+fn failure_label(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Transient { .. } => "transient",
+        FailureKind::Limited { .. } => "limited",
+        FailureKind::Unauthorized => "unauthorized",
+        FailureKind::Gone { .. } => "gone",
+        FailureKind::CalendarUnavailable => "calendar_unavailable",
+        FailureKind::NotReady => "not_ready",
+        FailureKind::TooLarge => "too_large",
+        FailureKind::Rejected => "rejected",
+        FailureKind::Misconfigured => "misconfigured",
+        FailureKind::Permanent => "permanent",
+    }
+}
+
+fn fetch_label(request: &FetchRequest) -> &'static str {
+    match request {
+        FetchRequest::Calendars { .. } => "calendarList.list",
+        FetchRequest::Events { .. } => "events.list",
+        FetchRequest::Watch { .. } => "events.watch",
+        FetchRequest::StopChannel { .. } => "channels.stop",
+    }
+}
+
+fn write_label(write: &GraphWrite) -> &'static str {
+    match write {
+        GraphWrite::Apply { .. } => "apply",
+        GraphWrite::Spare { .. } => "spare",
+        GraphWrite::Sweep { .. } => "sweep",
+        GraphWrite::RemoveCalendar { .. } => "remove_calendar",
+    }
+}
+
+fn events_in(write: &GraphWrite) -> usize {
+    match write {
+        GraphWrite::Apply {
+            upserts, deletions, ..
+        } => upserts.len() + deletions.len(),
+        GraphWrite::Spare { events, .. } => events.len(),
+        GraphWrite::Sweep { .. } | GraphWrite::RemoveCalendar { .. } => 0,
+    }
+}
+
+/// The one job that a command is about, if it is about one.
+fn job_of(command: &Command) -> Option<&JobKey> {
+    match command {
+        Command::Checkpoint { lease, .. }
+        | Command::Complete { lease, .. }
+        | Command::Retry { lease, .. }
+        | Command::Fail { lease, .. }
+        | Command::Release { lease, .. }
+        | Command::Limited { lease, .. }
+        | Command::Enqueue {
+            checkpoint: Some((lease, _)),
+            ..
+        } => Some(&lease.key),
+        _ => None,
+    }
+}
+
+fn command_label(command: &Command) -> &'static str {
+    match command {
+        Command::DefineSource { .. } => "define_source",
+        Command::DefineSchedule { .. } => "define_schedule",
+        Command::RemoveSchedule { .. } => "remove_schedule",
+        Command::Tick { .. } => "tick",
+        Command::Enqueue { .. } => "enqueue",
+        Command::Claim { .. } => "claim",
+        Command::Heartbeat { .. } => "heartbeat",
+        Command::Checkpoint { .. } => "checkpoint",
+        Command::Complete { .. } => "complete",
+        Command::Retry { .. } => "retry",
+        Command::Fail { .. } => "fail",
+        Command::Release { .. } => "release",
+        Command::Limited { .. } => "limited",
+        Command::Pause { .. } => "pause",
+        Command::Resume { .. } => "resume",
+        Command::SetLimit { .. } => "set_limit",
+        Command::DueUsers { .. } => "due_users",
+        Command::Enroll { .. } => "enroll",
+        Command::Connect { .. } => "connect",
+        Command::Unenroll { .. } => "unenroll",
+        Command::User { .. } => "user",
+        Command::Users { .. } => "users",
+        Command::Schedules => "schedules",
+        Command::Stats => "stats",
+        Command::Jobs { .. } => "jobs",
+        Command::RetryFailed { .. } => "retry_failed",
+        Command::DiscardFailed { .. } => "discard_failed",
+        Command::Remove { .. } => "remove",
+    }
+}
