@@ -75,6 +75,8 @@ pub fn read_watched(body: &[u8]) -> Result<Watched, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -96,6 +98,23 @@ mod tests {
             &long,
         ] {
             assert!(read_watched(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_no_long_name_is_kept(
+            body in proptest::collection::vec(any::<u8>(), 0..400),
+            resource in ".{0,300}",
+            expiration in "-?[0-9]{0,22}",
+        ) {
+            let text = serde_json::json!({ "resourceId": resource, "expiration": expiration });
+            for body in [body.as_slice(), text.to_string().as_bytes()] {
+                match read_watched(body) {
+                    Ok(watched) => prop_assert!((1..=RESOURCE_BYTES_MAX).contains(&watched.resource.len())),
+                    Err(failure) => prop_assert!(failure.detail.len() > 10),
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod advice;
 mod credentials;
+mod fuzz;
 mod http;
 mod mistakes;
 mod push;

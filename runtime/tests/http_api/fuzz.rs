@@ -3,11 +3,15 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use kalends::web::ANSWER_BYTES_MAX;
+
 use crate::client::raw;
 use crate::face::{Face, TOKEN};
 
 /// Requests that are tried.
 const CASES: u32 = 600;
+/// A refusal is read by a person, in characters.
+const DETAIL_CHARS_MAX: usize = 1_000;
 
 fn path() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
@@ -27,6 +31,8 @@ fn path() -> impl Strategy<Value = String> {
         "/api/v1/resume",
         "/api/v1/limits",
         "/api/v1/schedules/",
+        "/api/v1/schedules/nightly",
+        "/api/v1/reload",
     ]);
     let tail = prop_oneof![
         3 => Just(String::new()),
@@ -112,6 +118,11 @@ fn whatever_is_asked_is_answered_and_nothing_breaks() {
         let answer = runtime.block_on(raw(face.address, &bytes));
         prop_assert!(answer.status < 500, "{method} {path}: {answer:?}");
         prop_assert!(!answer.body.contains(TOKEN), "{answer:?}");
+        prop_assert!(answer.body.len() <= ANSWER_BYTES_MAX, "{method} {path}");
+        if answer.head.contains("application/problem+json") && method != "HEAD" {
+            let detail = answer.json()["detail"].as_str().map_or(0, |detail| detail.chars().count());
+            prop_assert!((10..=DETAIL_CHARS_MAX).contains(&detail), "{method} {path}: {answer:?}");
+        }
         Ok(())
     });
     asked.unwrap();

@@ -8,3 +8,4 @@ mod face;
 mod fuzz;
 mod schema;
 mod security;
+mod webhook;
