@@ -229,7 +229,7 @@ fn an_attempt_arrives_with_its_requests_writes_and_commands_and_no_secret() {
         secrets.push(name.to_owned());
         let google = google.lock();
         let truth = google.emulator.calendar_truth(&access.email, "primary");
-        let titles = truth.unwrap().into_iter().filter_map(|event| event.summary);
+        let titles = truth.unwrap().filter_map(|event| event.summary);
         secrets.extend(titles.filter(|title| title.len() > 6));
     }
     let bearers = google.lock().pages.clone().into_iter();
