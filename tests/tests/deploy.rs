@@ -366,3 +366,32 @@ fn the_pods_are_many_alike_and_may_do_nothing_but_their_work() {
     let budget = &of_kind(&documents, "PodDisruptionBudget")["spec"];
     assert_eq!(label(&budget["selector"]["matchLabels"]), wanted);
 }
+
+#[test]
+fn prometheus_finds_the_pods_by_their_label_and_shows_a_token() {
+    let scrape = read("prometheus/scrape.yml");
+    let scrape = Yaml::load_from_str(&scrape).unwrap();
+    let job = &scrape[0]["scrape_configs"][0];
+    let name = job["job_name"].as_str().unwrap();
+    let rules = read("prometheus/kalends.rules.yml");
+    assert!(rules.contains(&format!("up{{job=\"{name}\"}}")), "{name}");
+    assert_eq!(job["metrics_path"].as_str(), Some("/metrics"));
+    assert!(job["authorization"]["credentials_file"].as_str().is_some());
+
+    let text = manifests();
+    let documents = Yaml::load_from_str(&text).unwrap();
+    let pod = &of_kind(&documents, "Deployment")["spec"]["template"];
+    let (kept, port) = (&job["relabel_configs"][0], &job["relabel_configs"][1]);
+    assert_eq!(
+        kept["source_labels"][0].as_str(),
+        Some("__meta_kubernetes_pod_label_app_kubernetes_io_name")
+    );
+    assert_eq!(
+        kept["regex"].as_str(),
+        pod["metadata"]["labels"]["app.kubernetes.io/name"].as_str()
+    );
+    let ports = &pod["spec"]["containers"][0]["ports"];
+    let listens = ports[0]["containerPort"].as_integer().unwrap();
+    let asked = format!("$1:{listens}");
+    assert_eq!(port["replacement"].as_str(), Some(asked.as_str()));
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use kalends_adapters::google::Webhook;
@@ -96,6 +97,11 @@ async fn answer(State(face): State<Face>, request: Request) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() =
         StatusCode::from_u16(verdict.status()).expect("core knows the statuses of HTTP");
+    if verdict == Verdict::Forged {
+        // Connections are few, and whoever forges shall not keep one.
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -148,6 +148,16 @@ fn whatever_comes_to_the_webhook_is_answered_and_a_forgery_asks_nobody() {
     tried.unwrap();
     assert_eq!(asked.0.load(Ordering::Relaxed), 0, "a forgery asks nobody");
 
+    // Nor does it keep a connection, though it asks for that: `raw` reads until the server closes.
+    let kept =
+        b"POST /google HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: 0\r\n\r\n".repeat(2);
+    let answer = runtime.block_on(raw(address, &kept));
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (404, ""),
+        "one answer, not two"
+    );
+
     // And the genuine one is heard as ever.
     let channel = format!("X-Goog-Channel-ID: {CHANNEL}");
     let lines = [

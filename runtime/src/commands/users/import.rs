@@ -365,6 +365,41 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_file_is_read_by_the_end_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let array =
+            r#"[{"id": "ada", "refresh_token": "one"}, {"id": "bob", "graph_database": "two"}]"#;
+        let lines = "{\"id\": \"ada\", \"refresh_token\": \"one\"}\n\n{\"id\": \"bob\", \"graph_database\": \"two\"}\n";
+        let table = "\u{feff}id,refresh_token,graph_database\nada,one,\nbob,,two\n";
+        let files = [
+            ("users.json", array, [1, 2]),
+            ("users.jsonl", lines, [1, 3]),
+            ("users.ndjson", lines, [1, 3]),
+            ("users.csv", table, [2, 3]),
+        ];
+        for (name, text, places) in files {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let read = read(&path).unwrap();
+            let entries: Vec<_> = read
+                .into_iter()
+                .map(|(at, entry)| (at, entry.unwrap()))
+                .collect();
+            let ids: Vec<_> = entries
+                .iter()
+                .map(|(at, entry)| (*at, entry.id.as_str()))
+                .collect();
+            assert_eq!(ids, [(places[0], "ada"), (places[1], "bob")], "{name}");
+            assert!(entries[0].1.refresh_token.is_some(), "{name}");
+            assert_eq!(
+                entries[1].1.graph_database.as_deref(),
+                Some("two"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn no_message_about_a_line_holds_a_token() {
         let file = "id,refresh_token\n\"ada\",planted-1\nbob,planted-2,more\n\"cleo,planted-3\n";
         let lines = csv(file).unwrap();
