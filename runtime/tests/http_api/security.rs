@@ -219,6 +219,28 @@ async fn who_asks_too_often_is_told_so_and_probes_are_not() {
 }
 
 #[tokio::test]
+async fn changes_have_a_rate_of_their_own_and_reading_goes_on() {
+    let face = Face::start_with(|settings| {
+        settings.changes = Rate {
+            burst: 5,
+            a_second: 1,
+        };
+    })
+    .await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        let answer = face.change("POST", "/api/v1/resume", &json!({})).await;
+        if answer.status == 429 {
+            refused += 1;
+        } else {
+            answer.expect(200);
+        }
+        face.get("/api/v1/status").await.expect(200);
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test]
 async fn idle_clients_keep_nobody_out() {
     let face = Face::start().await;
     let mut idle = Vec::new();
