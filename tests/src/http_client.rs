@@ -1,4 +1,4 @@
-//! One GET, as a supervisor would send it, with whatever `Host` a test likes.
+//! One request on a connection of its own, as a supervisor or a program would send it, with whatever head a test likes.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,24 +7,64 @@ use serde_json::Value;
 
 use crate::process::PATIENCE;
 
-/// All of the answer to `GET path` at `address`, under the host name `host`, as text.
+/// All of the answer at `address` to `METHOD path` with these header lines and this body, as text.
 ///
 /// # Panics
 /// If nobody answers there.
-pub(crate) fn text_as(host: &str, address: &str, path: &str) -> String {
+pub(crate) fn text_of(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &str,
+) -> String {
     let mut stream = TcpStream::connect(address).expect("somebody listens there");
     stream
         .set_read_timeout(Some(PATIENCE))
         .expect("a time-out above zero is accepted");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
     stream
         .write_all(request.as_bytes())
-        .expect("a request of one line fits");
+        .expect("a small request fits");
     let mut answer = String::new();
     stream
         .read_to_string(&mut answer)
         .expect("the answer is text");
     answer
+}
+
+/// The status and the body that are answered to `METHOD path` with these header lines (`Host` is one of them) and this body.
+///
+/// # Panics
+/// If nobody answers there.
+#[must_use]
+pub fn ask(address: &str, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+    let answer = text_of(address, method, path, headers, body);
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no status in {answer:?}"));
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    (status, body.to_owned())
+}
+
+/// As [`ask`], of the API, under the address itself and with its token.
+///
+/// # Panics
+/// If nobody answers there.
+#[must_use]
+pub fn ask_api(address: &str, token: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    let headers = [
+        &format!("Host: {address}"),
+        &format!("Authorization: Bearer {token}"),
+        "Content-Type: application/json",
+    ];
+    ask(address, method, path, &headers, body)
 }
 
 /// The status and the JSON of `GET path` at `address` (`127.0.0.1:PORT`), under the host name `host`.
@@ -33,14 +73,8 @@ pub(crate) fn text_as(host: &str, address: &str, path: &str) -> String {
 /// If nobody answers there, or not in JSON.
 #[must_use]
 pub fn get_as(host: &str, address: &str, path: &str) -> (u16, Value) {
-    let answer = text_as(host, address, path);
-    let status = answer
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or_else(|| panic!("no status in {answer:?}"));
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    let body = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer:?}"));
+    let (status, body) = ask(address, "GET", path, &[&format!("Host: {host}")], "");
+    let body = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body:?}"));
     (status, body)
 }
 

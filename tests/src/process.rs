@@ -159,6 +159,22 @@ impl Process {
         Process::start_with(folder, arguments, &[])
     }
 
+    /// Starts `kalends run` in `folder` with its HTTP face on a free port; the process, and the address (`127.0.0.1:PORT`).
+    ///
+    /// # Panics
+    /// If it ends before it has one.
+    #[must_use]
+    pub fn serve(folder: &Path, variables: &[(&str, &str)]) -> (Process, String) {
+        let arguments = ["run", "--http", "127.0.0.1:0"];
+        let mut process = Process::start_with(folder, &arguments, variables);
+        let place = "are served at http://";
+        process.wait_for_log(place);
+        let errors = process.errors();
+        let (_, rest) = errors.split_once(place).expect("it was waited for");
+        let address = rest.lines().next().unwrap_or_default().trim().to_owned();
+        (process, address)
+    }
+
     /// What it printed so far.
     #[must_use]
     pub fn output(&self) -> String {

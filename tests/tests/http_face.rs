@@ -7,45 +7,21 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
 use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
+use kalends_tests::http_client::ask_api;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
-use kalends_tests::process::{PATIENCE, Process, kalends, wait_until};
+use kalends_tests::process::{Process, kalends, wait_until};
 use serde_json::Value;
 
 const TOKEN: &str = "planted-api-token-0c4e";
 
-/// Starts `kalends run` on a free port; the process and the address.
-fn run(folder: &Path, variables: &[(&str, &str)]) -> (Process, String) {
-    let mut process = Process::start_with(folder, &["run", "--http", "127.0.0.1:0"], variables);
-    let place = "are served at http://";
-    process.wait_for_log(place);
-    let errors = process.errors();
-    let (_, rest) = errors.split_once(place).unwrap();
-    let address = rest.lines().next().unwrap().trim().to_owned();
-    (process, address)
-}
-
 /// The status and the body of one request with the token.
 fn ask(address: &str, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    (status, body.to_owned())
+    ask_api(address, TOKEN, method, path, body)
 }
 
 /// Asked again and again by `wait_until`, which is more often than a process lets anybody ask.
@@ -172,7 +148,7 @@ fn metrics_of_a_fleet_are_well_formed_and_name_nobody() {
     KalendsToml::of(&google)
         .set("http", "token", &format!("{TOKEN:?}"))
         .write(folder.path());
-    let (process, address) = run(folder.path(), &[]);
+    let (process, address) = Process::serve(folder.path(), &[]);
     wait_until("the first syncs", || {
         let status = json(&address, "/api/v1/status");
         status["completed_total"] == 11 && status["failed_total"] == 1
@@ -286,7 +262,7 @@ fn what_is_asked_for_by_the_api_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(4, 3, 2);
     KalendsToml::of(&google).write(folder.path());
-    let (process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    let (process, address) = Process::serve(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
     let done = || json(&address, "/api/v1/status")["completed_total"].clone();
     wait_until("the first syncs", || done() == 3);
     let user = google.users().remove(0).email;

@@ -38,14 +38,7 @@ fn run(folder: &Path, redis_url: Option<&str>) -> (Process, String) {
         .into_iter()
         .flatten()
         .collect();
-    let arguments = ["run", "--http", "127.0.0.1:0"];
-    let mut process = Process::start_with(folder, &arguments, &variables);
-    let place = "/readyz are served at http://";
-    process.wait_for_log(place);
-    let errors = process.errors();
-    let (_, rest) = errors.split_once(place).unwrap();
-    let address = rest.lines().next().unwrap().trim().to_owned();
-    (process, address)
+    Process::serve(folder, &variables)
 }
 
 fn configuration(google: &GoogleServer, graph_url: &str) -> KalendsToml {

@@ -31,12 +31,8 @@ fn the_page_shows_changes_and_changes_things() {
         .set("http", "token", &format!("{TOKEN:?}"))
         .set("retry", "attempts", "1")
         .write(folder.path());
-    let mut process = Process::start(folder.path(), &["run", "--http", "127.0.0.1:0"]);
-    let place = "are served at ";
-    process.wait_for_log(place);
-    let errors = process.errors();
-    let (_, rest) = errors.split_once(place).unwrap();
-    let url = rest.lines().next().unwrap().trim().to_owned();
+    let (process, address) = Process::serve(folder.path(), &[]);
+    let url = format!("http://{address}");
     wait_until("everybody's first sync", || {
         let status = status(folder.path());
         status["completed_total"] == 39 && status["failed_total"] == 2

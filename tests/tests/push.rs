@@ -6,7 +6,6 @@
     reason = "all of this file is a test, its helpers too"
 )]
 
-use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
@@ -21,8 +20,9 @@ use kalends_core::time::{Clock as _, HOUR_MS, Timestamp};
 use kalends_sim::google::{Change, DraftStart, EventDraft, Notification, PushWeather};
 use kalends_sim::http::Request;
 use kalends_tests::google_server::GoogleServer;
+use kalends_tests::http_client::{ask, get};
 use kalends_tests::kalends_toml::KalendsToml;
-use kalends_tests::process::{PATIENCE, Process, status, wait_until};
+use kalends_tests::process::{Process, status, wait_until};
 
 const KEY: &str = "planted-push-key-0123456789abcdef-0123";
 
@@ -50,13 +50,8 @@ impl World {
             .set("push", "listen", &format!("\"{hook}\""))
             .set("push", "key", &format!("{KEY:?}"))
             .write(folder.path());
-        let mut process = Process::start(folder.path(), &["run", "--http", "127.0.0.1:0"]);
-        let place = "are served at http://";
-        process.wait_for_log(place);
+        let (mut process, http) = Process::serve(folder.path(), &[]);
         process.wait_for_log("notifications of changes come in");
-        let errors = process.errors();
-        let (_, rest) = errors.split_once(place).unwrap();
-        let http = rest.lines().next().unwrap().trim().to_owned();
         let world = World {
             folder,
             google,
@@ -121,26 +116,18 @@ impl World {
     }
 
     fn post(&self, headers: &[(String, String)]) -> u16 {
-        let headers: String = headers
+        let lines = headers
             .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        ask(
-            &self.hook,
-            &format!(
-                "POST /google HTTP/1.1\r\nHost: {}\r\n{headers}Content-Length: 0\r\n",
-                self.hook
-            ),
-        )
-        .0
+            .map(|(name, value)| format!("{name}: {value}"));
+        let lines: Vec<String> = lines.chain([format!("Host: {}", self.hook)]).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        ask(&self.hook, "POST", "/google", &lines, "").0
     }
 
     /// What became of notifications, as the metrics tell.
     fn counted(&self, outcome: &str) -> u64 {
-        let (status, text) = ask(
-            &self.http,
-            &format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n", self.http),
-        );
+        let host = format!("Host: {}", self.http);
+        let (status, text) = ask(&self.http, "GET", "/metrics", &[&host], "");
         assert_eq!(status, 200);
         let name = format!("kalends_push_notifications_total{{outcome=\"{outcome}\"}} ");
         let line = text
@@ -158,19 +145,6 @@ impl World {
         assert!(!ended.errors.contains(KEY));
         self.google.assert_synced(&data);
     }
-}
-
-fn ask(address: &str, head: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-        .write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    (status, body.to_owned())
 }
 
 #[test]
@@ -206,15 +180,8 @@ fn a_change_is_synced_when_google_tells_of_it_however_often() {
     wait_until("the late one", || world.completed() == 4);
     // Whoever is watched is polled slowly: nobody is due before hours have passed.
     let due = |user: &str| {
-        let (status, body) = ask(
-            &world.http,
-            &format!(
-                "GET /api/v1/users/{user} HTTP/1.1\r\nHost: {}\r\n",
-                world.http
-            ),
-        );
+        let (status, body) = get(&world.http, &format!("/api/v1/users/{user}"));
         assert_eq!(status, 200, "{body}");
-        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         Timestamp::parse_rfc3339(body["due_at"].as_str().unwrap()).unwrap()
     };
     assert!(due(&world.user(0)) > SystemClock.now().plus_ms(5 * HOUR_MS));
@@ -253,22 +220,10 @@ fn forged_notifications_are_refused_cheaply_and_a_flood_of_them_keeps_nobody_out
     ] {
         assert_eq!(world.post(&odd), 404);
     }
-    assert_eq!(
-        ask(
-            &world.hook,
-            &format!("GET /google HTTP/1.1\r\nHost: {}\r\n", world.hook)
-        )
-        .0,
-        404
-    );
-    assert_eq!(
-        ask(
-            &world.hook,
-            &format!("GET /api/v1/status HTTP/1.1\r\nHost: {}\r\n", world.hook)
-        )
-        .0,
-        404
-    );
+    for path in ["/google", "/api/v1/status"] {
+        let host = format!("Host: {}", world.hook);
+        assert_eq!(ask(&world.hook, "GET", path, &[&host], "").0, 404);
+    }
     // Connections that say nothing are held open meanwhile.
     let idle: Vec<TcpStream> = (0..20)
         .map(|_| TcpStream::connect(&world.hook).unwrap())

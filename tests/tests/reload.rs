@@ -6,13 +6,11 @@
     reason = "all of this file is a test, its helpers too"
 )]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::time::Duration;
 
 use kalends_tests::google_server::GoogleServer;
+use kalends_tests::http_client::ask_api;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::process::{PATIENCE, Process, kalends, wait_until};
 use serde_json::{Value, json};
@@ -21,32 +19,10 @@ const TOKEN: &str = "planted-reload-token-5d1a";
 /// A key for grants.
 const KEY: &str = "9b1f0c6ad2e84b7735f0a1c4de98263b70ac15e2f4d9870b6c3a5e1d20f8b794";
 
-/// Starts `kalends run` on a free port; the process and the address.
-fn run(folder: &Path, variables: &[(&str, &str)]) -> (Process, String) {
-    let mut process = Process::start_with(folder, &["run", "--http", "127.0.0.1:0"], variables);
-    let place = "are served at http://";
-    process.wait_for_log(place);
-    let errors = process.errors();
-    let (_, rest) = errors.split_once(place).unwrap();
-    let address = rest.lines().next().unwrap().trim().to_owned();
-    (process, address)
-}
-
 /// The status and the body of one request with `token`.
 fn ask(address: &str, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    let (status, body) = ask_api(address, token, method, path, body);
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
 /// The job limit and the cron expression that the store has.
@@ -63,7 +39,7 @@ fn limits_schedule_and_log_level_change_without_a_restart() {
     let google = GoogleServer::start(1, 1, 3);
     let toml = KalendsToml::of(&google).set("log", "level", r#""info""#);
     toml.write(folder.path());
-    let (mut process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    let (mut process, address) = Process::serve(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
     wait_until("the schedule", || in_force(&address).1 == "0 0 1 1 *");
     assert_eq!(in_force(&address).0, Value::Null);
 
@@ -145,7 +121,7 @@ fn a_reload_leaves_an_operators_limit_alone() {
     let google = GoogleServer::start(1, 1, 3);
     let toml = KalendsToml::of(&google).set("limits", "jobs", "5");
     toml.write(folder.path());
-    let (process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    let (process, address) = Process::serve(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
     wait_until("the limit", || in_force(&address).0 == json!(5));
     let limit = r#"{"jobs": {"count": 2, "window_ms": 60000}}"#;
     assert_eq!(ask(&address, TOKEN, "PUT", "/api/v1/limits", limit).0, 200);
@@ -228,7 +204,7 @@ fn users_spread_and_jitter_are_taken_without_a_restart() {
         .user(&ada.email, &ada.refresh_token, None)
         .user(&bob.email, "a-grant-that-is-none", None);
     toml.write(folder.path());
-    let (mut process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    let (mut process, address) = Process::serve(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
     wait_until("the first sync", || is_synced(&address, &ada.email));
     wait_until("a refused grant", || {
         user(&address, &bob.email).1["parked"].is_string()
@@ -312,7 +288,7 @@ fn what_a_reload_cannot_take_is_named() {
     let google = GoogleServer::start(1, 1, 3);
     let toml = KalendsToml::of(&google).set("record", "file", r#""journal""#);
     toml.write(folder.path());
-    let (process, address) = run(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
+    let (process, address) = Process::serve(folder.path(), &[("KALENDS_HTTP_TOKEN", TOKEN)]);
     toml.clone()
         .set("schedule", "spread", r#""phase""#)
         .set("schedule", "jitter_ms", "3")
@@ -345,7 +321,7 @@ fn the_command_asks_the_running_process() {
     let google = GoogleServer::start(1, 1, 3);
     let toml = KalendsToml::of(&google).set("http", "token", &format!("{TOKEN:?}"));
     toml.write(folder.path());
-    let (process, address) = run(folder.path(), &[]);
+    let (process, address) = Process::serve(folder.path(), &[]);
     let reload = |more: &[&str]| {
         let arguments = [&["reload"], more].concat();
         kalends(folder.path(), &arguments)
