@@ -39,7 +39,7 @@
 //!    and ends. Then the place that asks the weather: `store.rs`, `google.rs`, `process.rs`.
 //! 3. `plan/draw.rs`: how a seed draws it. Append to the family's choices; a new family draws from a sub-stream of its own.
 //! 4. `plan/bound.rs`, if something of it may still be in force when it has ended.
-//! 5. A mark in [`marks::NAMES`], so that a batch which never meets it fails.
+//! 5. A mark in [`marks::NAMES`] (of push: [`marks::PUSH_NAMES`]), so that a batch which never meets it fails.
 //!
 //! # How to add an invariant
 //!

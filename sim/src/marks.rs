@@ -259,9 +259,11 @@ impl Marks {
         place_of(name).map_or(0, |place| self.counts[place])
     }
 
-    /// Each name with its sentence and its count; those of push only if something of push was met.
-    pub fn table(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
-        let with_push = self.counts[MARKS..].iter().any(|count| *count > 0);
+    /// Each name with its sentence and its count, `with_push` those of push as well.
+    pub fn table(
+        &self,
+        with_push: bool,
+    ) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         let names = NAMES
             .iter()
             .chain(PUSH_NAMES.iter().filter(move |_| with_push));
@@ -271,8 +273,8 @@ impl Marks {
 
     /// The names that were never met, of those in the table.
     #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
-        let table = self.table().filter(|(_, _, count)| *count == 0);
+    pub fn missing(&self, with_push: bool) -> Vec<&'static str> {
+        let table = self.table(with_push).filter(|(_, _, count)| *count == 0);
         table.map(|(name, _, _)| name).collect()
     }
 }
@@ -288,11 +290,12 @@ mod tests {
         let mut sum = marks.clone();
         sum.add(&marks);
         assert_eq!(sum.count("flood"), 2);
-        assert_eq!(sum.missing().len(), MARKS - 1);
+        assert_eq!(sum.missing(false).len(), MARKS - 1);
+        assert_eq!(sum.missing(true).len(), MARKS - 1 + PUSH_MARKS);
         for (place, (name, _)) in NAMES.iter().chain(&PUSH_NAMES).enumerate() {
             assert_eq!(place_of(name), Some(place), "{name} twice");
         }
         sum.mark("push-late");
-        assert_eq!(sum.missing().len(), MARKS - 1 + PUSH_MARKS - 1);
+        assert_eq!(sum.missing(true).len(), MARKS - 1 + PUSH_MARKS - 1);
     }
 }

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::google::failure::{classify, new_token_may_help};
 use kalends_core::google::page::{BODY_BYTES_MAX, FetchReply, read_calendars, read_events};
-use kalends_core::google::push::{read_watched, stop_body, watch_body};
+use kalends_core::google::push::{is_stopped, read_watched, stop_body, watch_body};
 use kalends_core::google::query::FetchRequest;
 use kalends_core::id::UserId;
 use kalends_core::port::Source;
@@ -285,10 +285,8 @@ fn request_span(endpoint: &'static str, method: &'static str) -> Span {
 impl Source for GoogleCalendar {
     async fn fetch(&self, request: FetchRequest) -> Result<FetchReply, Failure> {
         let answer = self.ask(&request).await?;
-        // No content; or no such channel, which is as good.
-        if matches!(request, FetchRequest::StopChannel { .. })
-            && matches!(answer.status, 200 | 204 | 404)
-        {
+        let is_stop = matches!(request, FetchRequest::StopChannel { .. });
+        if is_stop && is_stopped(answer.status) {
             return Ok(FetchReply::Stopped);
         }
         if answer.status != 200 {
@@ -304,7 +302,7 @@ impl Source for GoogleCalendar {
             FetchRequest::Calendars { .. } => read_calendars(body).map(FetchReply::Calendars),
             FetchRequest::Events { .. } => read_events(body).map(FetchReply::Events),
             FetchRequest::Watch { .. } => read_watched(body).map(FetchReply::Watched),
-            FetchRequest::StopChannel { .. } => Ok(FetchReply::Stopped),
+            FetchRequest::StopChannel { .. } => unreachable!("200 is as good as stopped"),
         }
     }
 }

@@ -46,6 +46,12 @@ pub fn stop_body(channel: &str, resource: &str) -> String {
     json!({ "id": channel, "resourceId": resource }).to_string()
 }
 
+/// Whether an answer with this status says that a channel is no more: no content; or no such channel, which is as good.
+#[must_use]
+pub fn is_stopped(status: u16) -> bool {
+    matches!(status, 200 | 204 | 404)
+}
+
 /// Reads the answer of `events.watch`.
 ///
 /// # Errors

@@ -139,19 +139,18 @@ impl Node {
     fn take_step(&mut self, now: Timestamp, token: LeaseToken, step: Step) {
         let store_now = self.link.store_time(now);
         let slot = self.slots.its(token);
-        let Work::Sync { source, .. } = &slot.work else {
+        let Work::Sync { source, machine } = &mut slot.work else {
             panic!("steps are for syncs");
         };
         match step {
             Step::Fetch(request) => {
-                let gate = self
-                    .gates
-                    .get(source)
-                    .copied()
-                    .filter(|until| *until > store_now);
-                if let Some(until) = gate {
+                let gate = self.gates.get(source).copied();
+                if let Some(until) = gate.filter(|until| *until > store_now) {
                     // Another job here was told to slow down: this one stops asking, too.
-                    self.sync_ended(now, token, End::Wait { until });
+                    let Step::End(end) = machine.must_wait(until) else {
+                        panic!("who must wait has ended");
+                    };
+                    self.sync_ended(now, token, end);
                     return;
                 }
                 let timeout_ms = self.settings.deadlines.fetch_ms;
@@ -225,7 +224,8 @@ impl Node {
             ..
         })) = &result
         {
-            // Known here at once; the store's answer will say until when exactly.
+            // Known here at once; the store's answer says until when exactly, and tells the fleet. What a request for a channel
+            // was answered stays in this process, as the sync is done all the same: others hear it from their own.
             let pause_ms = retry_after_ms.unwrap_or(crate::queue::GATE_BASE_MS);
             self.gates.insert(
                 source.clone(),

@@ -158,7 +158,7 @@ struct Asked {
 pub struct Listener {
     source: SourceName,
     hearing: Hearing,
-    /// At most [`WAITING_MAX`].
+    /// At most [`WAITING_MAX`], and at the end what was still to be looked after.
     line: VecDeque<Heard>,
     asked: Option<Asked>,
     questions: u64,
@@ -230,7 +230,6 @@ impl Listener {
     /// at once.
     pub fn close(&mut self) {
         self.is_closed = true;
-        self.line.extend(self.hearing.close());
     }
 
     /// Whether all that was accepted has been asked for.
@@ -268,6 +267,9 @@ impl Listener {
     }
 
     fn next(&mut self, now: Timestamp) -> Option<(Heard, Option<Timestamp>)> {
+        if self.is_closed {
+            self.line.extend(self.hearing.close());
+        }
         if let Some((heard, last_at)) = self.hearing.look(now) {
             return Some((heard, Some(last_at)));
         }
@@ -312,8 +314,11 @@ impl Listener {
     ) {
         let heard = asked.heard;
         let cursor = state.as_ref().and_then(|state| state.cursor.as_deref());
-        if self.hearing.is_orphan(store_now, &heard.channel, cursor) {
-            self.stop(&heard);
+        let resource = heard.resource.clone();
+        if let Some(resource) = resource.filter(|_| self.stops < STOPS_MAX)
+            && self.hearing.is_orphan(store_now, &heard.channel, cursor)
+        {
+            self.stop(&heard, resource);
         }
         // Who is unknown or parked has no sync, whoever asks for it.
         let Some(state) = state.filter(|state| state.parked.is_none()) else {
@@ -341,10 +346,7 @@ impl Listener {
         self.wishes.push_back(wish);
     }
 
-    fn stop(&mut self, heard: &Heard) {
-        let Some(resource) = heard.resource.clone().filter(|_| self.stops < STOPS_MAX) else {
-            return;
-        };
+    fn stop(&mut self, heard: &Heard, resource: String) {
         self.stops += 1;
         self.wishes.push_back(Wish::Stop(FetchRequest::StopChannel {
             user: heard.user.clone(),

@@ -254,10 +254,10 @@ fn an_orphan_is_stopped_and_what_it_told_is_true_all_the_same() {
         let one = heard(&format!("user-{number}"), &orphan);
         assert_eq!(world.listener.hear(one, false), Verdict::Accepted);
     }
-    let mut stops = 0;
+    let mut under_way = 0;
     while let Some(wish) = world.listener.poll(at(0)) {
         match wish {
-            Wish::Stop(_) => stops += 1,
+            Wish::Stop(_) => under_way += 1,
             Wish::Ask { number, command } => {
                 let value = world.apply(0, *command);
                 let now = at(STORE_AHEAD_MS);
@@ -267,7 +267,17 @@ fn an_orphan_is_stopped_and_what_it_told_is_true_all_the_same() {
             }
         }
     }
-    assert_eq!(stops, STOPS_MAX);
+    assert_eq!(under_way, STOPS_MAX);
+    // The one that was left is stopped when it is heard of again, and the others are not.
+    (0..under_way).for_each(|_| world.listener.stopped());
+    for number in 0..=STOPS_MAX {
+        let orphan = channel_id(LeaseToken(made_us), u32::try_from(number).unwrap());
+        let one = heard(&format!("user-{number}"), &orphan);
+        assert_eq!(world.listener.hear(one, false), Verdict::Accepted);
+    }
+    world.work(2 * LOOK_MS);
+    let left = channel_id(LeaseToken(made_us), u32::try_from(STOPS_MAX).unwrap());
+    assert_eq!(world.stopped, [left]);
 }
 
 #[test]
@@ -292,6 +302,18 @@ fn who_is_about_to_end_asks_for_all_that_was_accepted_and_takes_no_more() {
     let late = world.listener.hear(heard("bob", "d"), false);
     assert_eq!(late, Verdict::ComeAgain);
     world.work(1_100);
+    assert_eq!(world.asked, 2);
+    assert!(world.listener.is_idle());
+}
+
+#[test]
+fn what_stands_in_the_line_when_it_is_closed_waits_for_no_look() {
+    let mut world = World::new();
+    world.hear(0, "c");
+    let verdict = world.listener.hear(heard("ada", "c"), false);
+    assert_eq!(verdict, Verdict::Accepted);
+    world.listener.close();
+    world.work(1_000);
     assert_eq!(world.asked, 2);
     assert!(world.listener.is_idle());
 }

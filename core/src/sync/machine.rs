@@ -234,15 +234,20 @@ impl SyncMachine {
             return self.end(End::Failed(failure));
         }
         if let Some(until) = wait_until {
-            if matches!(self.state, State::Watching { .. }) {
-                // A channel is not worth the wait: the sync is done.
-                self.state = State::Ended;
-                return self.done();
-            }
-            return self.end(End::Wait { until });
+            return self.must_wait(until);
         }
         self.permits += 1;
         self.request()
+    }
+
+    /// What it has just asked Google for may be asked for at `until` only: the sync ends, to go on then; or is done, if nothing
+    /// but a channel is left, which is not worth the wait.
+    pub fn must_wait(&mut self, until: Timestamp) -> Step {
+        if matches!(self.state, State::Watching { .. }) {
+            self.state = State::Ended;
+            return self.done();
+        }
+        self.end(End::Wait { until })
     }
 
     /// The cursor with what is left of this round, so that whoever goes on does not begin it anew.

@@ -11,9 +11,10 @@ use std::rc::Rc;
 
 use kalends_core::failure::{Failure, FailureKind, LimitScope};
 use kalends_core::google::page::PageEnd;
-use kalends_core::id::SourceName;
+use kalends_core::id::{SourceName, UserId};
 use kalends_core::node::io::{EffectResult, Notice, Op};
 use kalends_core::policy::{Jitter, Spread};
+use kalends_core::push::PushSettings;
 use kalends_core::queue::Queue;
 use kalends_core::queue::command::{Command, Reply};
 use kalends_core::queue::state::{JobState, QueueStats};
@@ -138,6 +139,34 @@ fn transient_failures_are_tried_three_times_with_growing_pauses_and_then_again_a
     );
     world.run_until(MIDNIGHT.plus_ms(29 * MINUTE_MS));
     assert_eq!(world.fetches.len(), 6);
+}
+
+#[test]
+fn a_channel_is_not_waited_for_behind_another_jobs_429() {
+    let mut world = World::new();
+    world.script(|_, _, op| match op {
+        Op::Fetch(request) if *request.user() == user(1) => failure(FailureKind::Limited {
+            scope: LimitScope::Source,
+            retry_after_ms: Some(4 * MINUTE_MS),
+        }),
+        op => Some(quiet(op)),
+    });
+    let mut settings = settings("a", 2);
+    settings.spread = Spread::Stagger { step_ms: 0 };
+    settings.jitter.max_ms = 0;
+    settings.sources[0].settings.requests_user = None;
+    settings.sources[0].settings.requests_project = None;
+    settings.sources[0].sync.push = Some(PushSettings::default());
+    world.start(settings, 0);
+    world.run_until(MIDNIGHT.plus_ms(MINUTE_MS));
+    let asked: Vec<UserId> = world.fetches.iter().map(|(_, user)| user.clone()).collect();
+    assert_eq!(asked, [user(0), user(1)], "no channel is asked for");
+    let done: Vec<UserId> = world
+        .done_jobs()
+        .into_iter()
+        .map(|(_, user)| user)
+        .collect();
+    assert_eq!(done, [user(0)], "what it read and wrote counts");
 }
 
 #[test]

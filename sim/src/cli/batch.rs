@@ -192,11 +192,12 @@ fn finish(sum: &Sum, took: Duration, run: &Run) -> ExitCode {
     }
     let many = run.scenario.is_none() && sum.seeds >= MARKS_SEEDS_MIN;
     if run.marks || (many && !run.no_marks) {
-        for (name, sentence, count) in sum.marks.table() {
+        let with_push = run.size.push;
+        for (name, sentence, count) in sum.marks.table(with_push) {
             println!("{count:>9}  {name:<28} {sentence}");
         }
-        let missing = sum.marks.missing();
-        let names = sum.marks.table().count();
+        let missing = sum.marks.missing(with_push);
+        let names = sum.marks.table(with_push).count();
         println!("{} of {names} marks reached", names - missing.len());
         if !missing.is_empty() {
             println!("never reached: {}", missing.join(", "));

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use kalends_core::failure::{Failure, FailureKind};
 use kalends_core::google::failure::{classify, classify_token, new_token_may_help, retry_after_ms};
 use kalends_core::google::page::{EventsPage, FetchReply, PageEnd, read_calendars, read_events};
-use kalends_core::google::push::{read_watched, stop_body, watch_body};
+use kalends_core::google::push::{is_stopped, read_watched, stop_body, watch_body};
 use kalends_core::google::query::{EventsFrom, FetchRequest};
 use kalends_core::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -188,9 +188,8 @@ impl GoogleClient {
             // A round trip lies between: a token of the very moment in which the old ones ended would end with them.
             answer = self.send(google, now.plus_ms(1), user, request)?;
         }
-        if matches!(request, FetchRequest::StopChannel { .. })
-            && matches!(answer.status, 200 | 204 | 404)
-        {
+        let is_stop = matches!(request, FetchRequest::StopChannel { .. });
+        if is_stop && is_stopped(answer.status) {
             return Ok(FetchReply::Stopped);
         }
         if answer.status != 200 {
@@ -212,7 +211,7 @@ impl GoogleClient {
             }
             FetchRequest::Events { .. } => read_events(&answer.body).map(FetchReply::Events),
             FetchRequest::Watch { .. } => read_watched(&answer.body).map(FetchReply::Watched),
-            FetchRequest::StopChannel { .. } => Ok(FetchReply::Stopped),
+            FetchRequest::StopChannel { .. } => unreachable!("200 is as good as stopped"),
         }
     }
 

@@ -19,6 +19,8 @@ use crate::http::{Delivery, Request, Response, http_date};
 pub const CHANNEL_LIFE_MS_MAX: u64 = 7 * DAY_MS;
 /// Notifications that wait to be taken; the oldest are lost beyond it, as Google loses some.
 pub const NOTIFICATIONS_MAX: usize = 100_000;
+/// Channels that are known; beyond it those that have ended are forgotten, and if that is not enough no more are made.
+const CHANNELS_MAX: usize = 100_000;
 
 /// What befalls notifications. Each counts for itself; 0: never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,6 +176,13 @@ impl GoogleEmulator {
         }
         if self.push.channels.contains_key(&body.id) {
             return Err(refuse("channelIdNotUnique", "Channel id not unique"));
+        }
+        let channels = &mut self.push.channels;
+        if channels.len() >= CHANNELS_MAX {
+            channels.retain(|_, channel| channel.expires_at > now);
+        }
+        if channels.len() >= CHANNELS_MAX {
+            return Err(refuse("quotaExceeded", "Too many channels"));
         }
         let latest = now.plus_ms(CHANNEL_LIFE_MS_MAX);
         let asked = body.expiration.and_then(|text| text.parse().ok());

@@ -106,9 +106,8 @@ impl PushLedger {
     }
 
     /// A question was not answered, or another process runs in this place: it may be asked again at once.
-    pub fn may_ask_again(&mut self, process: u32, user: Option<u32>) {
-        self.asks
-            .retain(|key, _| key.0 != process || user.is_some_and(|user| key.1 != user));
+    pub fn may_ask_again(&mut self, process: u32) {
+        self.asks.retain(|key, _| key.0 != process);
     }
 
     /// A sync of the user begins.
@@ -277,7 +276,7 @@ mod tests {
         assert_eq!(ledger.clone().asks(at(DEBOUNCE_MS), 0, 0, true), Ok(()));
         assert_eq!(ledger.clone().asks(at(2), 0, 0, false), Ok(()));
         let mut other = ledger.clone();
-        other.may_ask_again(0, Some(0));
+        other.may_ask_again(0);
         assert_eq!(other.asks(at(2), 0, 0, true), Ok(()));
         assert_eq!(
             invariant(ledger.asks(at(2), 0, 0, true)),

@@ -44,8 +44,8 @@ fn head(facts: &Facts) -> String {
     let raised = sizes.iter().filter_map(|row| row.raised.gap_p95_min).max();
     let fits = sizes.iter().find(|row| row.users == 100);
     let legacy_gap = fits.and_then(|row| row.legacy.gap_p95_min).unwrap_or(0);
-    let reached = facts.marks.table().filter(|(_, _, count)| *count > 0);
-    let (reached, all) = (reached.count(), facts.marks.table().count());
+    let reached = facts.marks.table(false).filter(|(_, _, count)| *count > 0);
+    let (reached, all) = (reached.count(), facts.marks.table(false).count());
     format!(
         "<header>\n<h1>Kalends: what the simulator saw</h1>\n\
          <p>A fleet of the real program, played in a world of simulated servers, networks and clocks. Every number on this \
@@ -86,7 +86,7 @@ fn failures(facts: &Facts) -> String {
 // -- the marks ---------------------------------------------------------------------------------------------------------
 
 fn marks(facts: &Facts) -> String {
-    let missing = facts.marks.missing();
+    let missing = facts.marks.missing(false);
     let verdict = if missing.is_empty() {
         "<span class=\"good\">All were reached.</span>".to_owned()
     } else {
@@ -101,7 +101,7 @@ fn marks(facts: &Facts) -> String {
          <th scope=\"col\" class=\"text\">what it stands for</th><th scope=\"col\">times</th></tr></thead>\n<tbody>\n",
         facts.marks_plans
     );
-    for (name, sentence, count) in facts.marks.table() {
+    for (name, sentence, count) in facts.marks.table(false) {
         text.push_str(&format!(
             "<tr><th scope=\"row\"><code>{}</code></th><td class=\"text\">{}</td><td>{}</td></tr>\n",
             escape(name),

@@ -20,23 +20,7 @@ const DEADLINES: u64 = 4;
 #[must_use]
 pub fn heal_bound_ms(plan: &Plan) -> u64 {
     let policy = &plan.policy;
-    let mut period_ms = period_ms(&policy.schedule, plan);
-    let mut catch_up_ms = catch_up_ms(plan, policy.source.jobs.as_ref());
-    for fault in &plan.faults {
-        match &fault.kind {
-            FaultKind::Deploy {
-                schedule: Some(schedule),
-                ..
-            }
-            | FaultKind::ChangeSchedule { schedule } => {
-                period_ms = period_ms.max(self::period_ms(schedule, plan));
-            }
-            FaultKind::SetLimit { limit } => {
-                catch_up_ms = catch_up_ms.max(self::catch_up_ms(plan, limit.as_ref()));
-            }
-            _ => {}
-        }
-    }
+    let (mut period_ms, catch_up_ms) = paces_ms(plan);
     let mut waits_ms = waits_ms(plan);
     let resyncs: usize = plan.faults.iter().map(|fault| resyncs(&fault.kind)).sum();
     if resyncs >= plan.policy.resyncs_a_day_max as usize {
@@ -54,6 +38,30 @@ pub fn heal_bound_ms(plan: &Plan) -> u64 {
         + deadlines_ms
         + policy.lease_ms
         + SLACK_MS
+}
+
+/// The longest period of the schedules that the plan knows, and how long all users take, one after the other, under the tightest
+/// of its limits; in milliseconds.
+pub(crate) fn paces_ms(plan: &Plan) -> (u64, u64) {
+    let policy = &plan.policy;
+    let mut period_ms = period_ms(&policy.schedule, plan);
+    let mut catch_up_ms = catch_up_ms(plan, policy.source.jobs.as_ref());
+    for fault in &plan.faults {
+        match &fault.kind {
+            FaultKind::Deploy {
+                schedule: Some(schedule),
+                ..
+            }
+            | FaultKind::ChangeSchedule { schedule } => {
+                period_ms = period_ms.max(self::period_ms(schedule, plan));
+            }
+            FaultKind::SetLimit { limit } => {
+                catch_up_ms = catch_up_ms.max(self::catch_up_ms(plan, limit.as_ref()));
+            }
+            _ => {}
+        }
+    }
+    (period_ms, catch_up_ms)
 }
 
 /// The longest wait that may still be in force when a fault has ended, in milliseconds.
@@ -100,7 +108,7 @@ fn resyncs(kind: &FaultKind) -> usize {
 }
 
 /// The longest gap between ticks in the two days after the end of the faults.
-pub(crate) fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
+fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
     let begin = plan.size.start.plus_ms(plan.size.duration_ms);
     let mut at = begin;
     let mut longest_ms = 0;
@@ -115,7 +123,7 @@ pub(crate) fn period_ms(schedule: &ScheduleDefinition, plan: &Plan) -> u64 {
 }
 
 /// How long all users take under a limit, one after the other, with the ramp of a source that opens again.
-pub(crate) fn catch_up_ms(plan: &Plan, limit: Option<&Limit>) -> u64 {
+fn catch_up_ms(plan: &Plan, limit: Option<&Limit>) -> u64 {
     let Some(limit) = limit else {
         return MINUTE_MS;
     };

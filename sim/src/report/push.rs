@@ -6,15 +6,7 @@ const STALE_KEPT_MAX: usize = 1_000_000;
 /// What was counted of notifications and channels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PushTally {
-    /// Notifications that Google sent, each message of a channel that is there among them.
-    pub sent: u64,
-    /// Those that were lost on their way, or because nobody could take them.
-    pub lost: u64,
-    /// Those that came twice.
-    pub doubled: u64,
-    /// Those that were told to come again, or found nobody, and came again.
-    pub came_again: u64,
-    /// Those that were accepted.
+    /// Notifications that were accepted.
     pub accepted: u64,
     /// Forged ones that were refused.
     pub refused: u64,
@@ -22,18 +14,14 @@ pub struct PushTally {
     pub questions: u64,
     /// Syncs that webhooks asked for.
     pub asked: u64,
+    /// Those that did not coalesce with one that waited.
+    pub added: u64,
     /// Channels that Google made.
     pub made: u64,
-    /// Those that replaced one which lived still.
-    pub renewed: u64,
-    /// Channels that webhooks stopped as nobody's.
-    pub orphans: u64,
     /// Channels that lived when the world became well, beyond one a calendar.
     pub left_over: u64,
     /// Calendars that had no channel then.
     pub unwatched: u64,
-    /// Polls of users who were watched.
-    pub slow_polls: u64,
     stale_ms: Vec<u64>,
     /// The longest time from a change to the end of the sync that found it, in milliseconds, while faults and load lasted.
     pub stale_ms_max: u64,

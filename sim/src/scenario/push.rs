@@ -128,15 +128,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         expect: |report| {
             let push = &report.tally.push;
             marks(report, &["push-doubled"])?;
-            // A change is told by one notification, here by two; polls and first syncs come beside.
+            // A change is told by one notification, here by two.
             let changes = push.changes() as u64;
             expect(push.accepted * 2 > changes * 3, || {
                 format!("{} accepted for {changes} changes", push.accepted)
             })?;
-            let polls = 30 * (12 / POLL_HOURS + 1);
-            let others = report.tally.sync_starts.saturating_sub(polls);
-            expect(others <= changes + changes / 10, || {
-                format!("{others} syncs beside {polls} polls for {changes} changes")
+            expect(push.added <= changes + changes / 10, || {
+                format!("{} syncs were asked for, of {changes} changes", push.added)
             })?;
             found(
                 report,

@@ -7,7 +7,7 @@ use kalends_core::google::failure::{classify, retry_after_ms};
 use kalends_core::google::page::{
     EventsPage, FetchReply, UnreadableItem, read_calendars, read_events,
 };
-use kalends_core::google::push::{read_watched, stop_body, watch_body};
+use kalends_core::google::push::{is_stopped, read_watched, stop_body, watch_body};
 use kalends_core::google::query::FetchRequest;
 use kalends_core::graph::{GraphCounts, GraphReply, GraphWrite};
 use kalends_core::id::{ScheduleName, SourceName, UserId, WorkerId};
@@ -340,7 +340,7 @@ impl World {
             return Err(Failure::transient(format!("{PLANTED}: cut off")));
         }
         let is_stop = matches!(request, FetchRequest::StopChannel { .. });
-        if is_stop && matches!(response.status, 204 | 404) {
+        if is_stop && is_stopped(response.status) {
             return Ok(FetchReply::Stopped);
         }
         if response.status != 200 {

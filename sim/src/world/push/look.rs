@@ -103,7 +103,6 @@ impl World<'_> {
             .watched(now, number, before, |ms| self.push_is_well(ms));
         self.tally.push.made += 1;
         let (live, ended): (Vec<_>, Vec<_>) = before.iter().partition(|(_, end)| *end > now);
-        self.tally.push.renewed += u64::from(!live.is_empty());
         self.marks.mark_if(!live.is_empty(), "channel-renewed");
         self.marks
             .mark_if(live.is_empty() && !ended.is_empty(), "channel-ended");
@@ -161,9 +160,8 @@ impl World<'_> {
             |ms| self.push_is_well(ms),
         );
         let is_slow = due_at.is_some_and(|at| at > store_now.plus_ms(2 * push.period_ms));
-        let is_slow_poll = is_slow && committed.was_nominal;
-        self.tally.push.slow_polls += u64::from(is_slow_poll);
-        self.marks.mark_if(is_slow_poll, "watched-polled");
+        self.marks
+            .mark_if(is_slow && committed.was_nominal, "watched-polled");
         self.judge(verdict);
     }
 

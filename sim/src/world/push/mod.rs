@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use kalends_core::node::io::{EffectId, EffectResult};
 use kalends_core::push::listener::{Listener, Notification, STOP_MS_MAX, Verdict, Wish};
-use kalends_core::queue::command::Command;
+use kalends_core::queue::command::{Command, Reply, Stamped};
 use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::time::{MINUTE_MS, Timestamp};
 
@@ -25,7 +25,7 @@ use crate::invariants::push::PushLedger;
 
 use crate::invariants::user_number;
 use crate::legacy::Service;
-use crate::plan::bound::{catch_up_ms, period_ms, waits_ms};
+use crate::plan::bound::{paces_ms, waits_ms};
 use crate::plan::{Family, FaultKind, Plan, Span};
 
 /// Marks the effects of a webhook among those of its process's node.
@@ -69,28 +69,14 @@ impl PushWorld {
             return None;
         }
         let users = plan.size.users as usize;
-        let mut period = period_ms(&plan.policy.schedule, plan);
-        let mut catch_up = catch_up_ms(plan, plan.policy.source.jobs.as_ref());
-        for fault in &plan.faults {
-            match &fault.kind {
-                FaultKind::ChangeSchedule { schedule }
-                | FaultKind::Deploy {
-                    schedule: Some(schedule),
-                    ..
-                } => period = period.max(period_ms(schedule, plan)),
-                FaultKind::SetLimit { limit } => {
-                    catch_up = catch_up.max(catch_up_ms(plan, limit.as_ref()));
-                }
-                _ => {}
-            }
-        }
+        let (period_ms, catch_up_ms) = paces_ms(plan);
         Some(Box::new(PushWorld {
             rng: substream(plan.seed, "push"),
             ledger: PushLedger::new(settings, users),
             unseen: vec![VecDeque::new(); users],
-            period_ms: period,
+            period_ms,
             // Twice: everybody may have asked for a sync of their own just before.
-            bound_ms: 2 * catch_up + PATIENCE_MS,
+            bound_ms: 2 * catch_up_ms + PATIENCE_MS,
             waits_ms: waits_ms(plan),
         }))
     }
@@ -137,7 +123,7 @@ impl World<'_> {
     pub(super) fn new_ear(&mut self, process: u32) -> Option<Box<Ear>> {
         let source = self.source();
         let push = self.push.as_mut()?;
-        push.ledger.may_ask_again(process, None);
+        push.ledger.may_ask_again(process);
         Some(Box::new(Ear {
             listener: Listener::new(source),
             wake_at: Timestamp::MAX,
@@ -228,7 +214,6 @@ impl World<'_> {
                     let number = ear.stops_begun;
                     ear.stops.insert(number);
                     self.marks.mark("orphan-stopped");
-                    self.tally.push.orphans += 1;
                     let id = EffectId(PUSH_BIT | STOP_BIT | number);
                     let from = Address {
                         process,
@@ -302,7 +287,14 @@ impl World<'_> {
             EffectResult::Store(result) => {
                 if result.is_err() {
                     let push = self.push.as_mut().expect("a webhook is one of push");
-                    push.ledger.may_ask_again(to.process, None);
+                    push.ledger.may_ask_again(to.process);
+                }
+                if let Ok(Stamped {
+                    value: Reply::Enqueued { added, .. },
+                    ..
+                }) = &result
+                {
+                    self.tally.push.added += *added;
                 }
                 ear.listener.answered(local, number, result);
             }

@@ -25,15 +25,12 @@ impl World<'_> {
             return;
         }
         for told in self.google.notifications(self.now) {
-            self.tally.push.sent += 1;
             if self.push_chance(self.weather.push_dropped_ppm) {
                 self.marks.mark("push-dropped");
-                self.tally.push.lost += 1;
                 continue;
             }
             if self.push_chance(self.weather.push_doubled_ppm) {
                 self.marks.mark("push-doubled");
-                self.tally.push.doubled += 1;
                 self.post(told.clone());
             }
             self.post(told);
@@ -86,8 +83,6 @@ impl World<'_> {
         let place = &self.processes[process as usize];
         if place.incarnation == incarnation && place.ear.is_some() {
             self.hear(process, posted);
-        } else {
-            self.tally.push.lost += 1;
         }
     }
 
@@ -97,12 +92,10 @@ impl World<'_> {
         }
         if posted.tries >= AGAIN_MAX {
             self.marks.mark("push-given-up");
-            self.tally.push.lost += 1;
             return;
         }
         let at = self.now.plus_ms(AGAIN_MS << posted.tries);
         posted.tries += 1;
-        self.tally.push.came_again += 1;
         self.heap.push(at, Event::Posted { posted });
     }
 
