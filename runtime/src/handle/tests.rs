@@ -120,6 +120,8 @@ async fn an_absent_store_is_told_and_work_begins_when_it_comes() {
     .await;
     store.is_away.store(false, Ordering::SeqCst);
     wait_for(&handle, |state| *state == Readiness::Ready).await;
+    // The store has forgotten nothing, so nothing was told again.
+    assert_eq!(*handle.boots().borrow(), 1);
     assert_eq!(handle.shutdown(5_000).await, Why::Asked);
     assert_eq!(handle.readiness(), Readiness::Stopped { why: Why::Asked });
 }
