@@ -92,8 +92,8 @@ use crate::driver::{Effects, Orders, Ports, drive_recorded};
 use crate::notices;
 use crate::record::Recorder;
 
-pub(crate) use ask::enqueue_sync;
 pub use ask::{NotDone, NotEnqueued, PAUSE_REASON_CHARS_MAX, grant_hash};
+pub(crate) use ask::{enqueue_sync, pause_reason};
 pub use events::{EVENTS_KEPT, Event, Events};
 
 /// What a started node is at.
