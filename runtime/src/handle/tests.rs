@@ -159,3 +159,22 @@ async fn an_abandoned_node_says_so() {
         Why::Fault("it was abandoned".to_owned())
     );
 }
+
+#[tokio::test]
+async fn a_layout_that_is_as_it_was_is_no_news_to_the_node() {
+    let (_folder, _store, ports) = switched(false);
+    let settings = settings(&[]);
+    let (spread, jitter) = (settings.spread, settings.jitter);
+    let handle = start(settings, ports);
+    let mut layouts = handle.layout.subscribe();
+    handle.lay_out(spread, jitter);
+    assert!(!layouts.has_changed().unwrap());
+    let other = Jitter {
+        max_ms: jitter.max_ms + 1,
+    };
+    handle.lay_out(spread, other);
+    assert_eq!(*layouts.borrow_and_update(), Some((spread, other)));
+    handle.lay_out(spread, other);
+    assert!(!layouts.has_changed().unwrap());
+    assert_eq!(handle.shutdown(5_000).await, Why::Asked);
+}
