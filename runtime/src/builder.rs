@@ -479,14 +479,13 @@ fn check(settings: &NodeSettings) -> Result<(), StartError> {
         ));
     }
     // As the store will, which would refuse it for as long as the node asks.
-    let source = &settings.sources[0];
-    let define = Command::DefineSource {
-        source: source.name.clone(),
-        settings: source.settings.clone(),
-    };
-    define
-        .check()
-        .map_err(|refusal| StartError::OutOfBounds(format!("source_settings: {refusal}")))
+    let SourceDefinition { name, settings, .. } = &settings.sources[0];
+    let (source, settings) = (name.clone(), settings.clone());
+    let define = Command::DefineSource { source, settings };
+    match define.check() {
+        Err(refusal) => out(format!("source_settings: {refusal}")),
+        Ok(()) => Ok(()),
+    }
 }
 
 impl fmt::Debug for Builder {
