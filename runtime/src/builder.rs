@@ -22,7 +22,7 @@ use kalends_core::id::{ScheduleName, SourceName, UserId};
 use kalends_core::node::settings::{NodeSettings, SourceDefinition};
 use kalends_core::policy::{CatchUp, CronExpression, Limit, ScheduleDefinition, TimeZone};
 use kalends_core::port::{Graph, Source, Store};
-use kalends_core::queue::command::LEASE_MS_MAX;
+use kalends_core::queue::command::{Command, LEASE_MS_MAX};
 use kalends_core::queue::state::SourceSettings;
 use kalends_core::rng::Rng;
 use kalends_core::sync::SyncSettings;
@@ -478,18 +478,14 @@ fn check(settings: &NodeSettings) -> Result<(), StartError> {
             settings.lease_ms
         ));
     }
-    let limits = &settings.sources[0].settings;
-    let limits = [
-        ("jobs", &limits.jobs),
-        ("requests_project", &limits.requests_project),
-        ("requests_user", &limits.requests_user),
-    ];
-    for (name, limit) in limits {
-        if let Some(Err(error)) = limit.as_ref().map(Limit::validate) {
-            return out(format!("{name}.{error}"));
-        }
+    // As the store will, which would refuse it for as long as the node asks.
+    let SourceDefinition { name, settings, .. } = &settings.sources[0];
+    let (source, settings) = (name.clone(), settings.clone());
+    let define = Command::DefineSource { source, settings };
+    match define.check() {
+        Err(refusal) => out(format!("source_settings: {refusal}")),
+        Ok(()) => Ok(()),
     }
-    Ok(())
 }
 
 impl fmt::Debug for Builder {

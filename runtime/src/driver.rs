@@ -11,10 +11,10 @@ use kalends_core::port::{Graph, Source, Store};
 use kalends_core::time::{Clock, Timestamp};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use crate::record::Recorder;
-use crate::spans::{self, Spans};
+use crate::spans::{Spans, UnderWay};
 
 /// So many results at the most are told to the node before it is asked again what to do: those that came together are
 /// followed by one claim for all of them.
@@ -101,9 +101,9 @@ pub(crate) async fn drive_recorded(
             }
             match output {
                 Output::Effect { id, op } => {
-                    let span = spans.of(&op);
+                    let told = UnderWay::of(spans.of(&op));
                     let performed = perform(Arc::clone(&ports), op, Arc::clone(&effects));
-                    let handle = tasks.spawn(traced(span, performed));
+                    let handle = tasks.spawn(traced(told, performed));
                     running.begin(id, handle);
                 }
                 Output::Cancel { id } => running.cancel(id),
@@ -155,9 +155,9 @@ pub(crate) async fn drive_recorded(
     }
 }
 
-async fn traced(span: Span, performed: impl Future<Output = EffectResult>) -> EffectResult {
-    let result = performed.instrument(span.clone()).await;
-    spans::ended(&span, &result);
+async fn traced(told: UnderWay, performed: impl Future<Output = EffectResult>) -> EffectResult {
+    let result = performed.instrument(told.span()).await;
+    told.ended(&result);
     result
 }
 
@@ -220,4 +220,74 @@ fn panic_of(error: JoinError) -> Option<EffectResult> {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "(no message)".to_owned());
     Some(EffectResult::Panicked { detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use kalends_core::port::StoreUnavailable;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Id as SpanId, Record};
+    use tracing::{Subscriber, info_span};
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+
+    /// What is said of spans, in order.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Said {
+        fn on_record(&self, _: &SpanId, values: &Record<'_>, _: Context<'_, S>) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    impl Visit for Said {
+        fn record_str(&mut self, _: &Field, value: &str) {
+            self.0.lock().expect("one thread").push(value.to_owned());
+        }
+
+        fn record_debug(&mut self, field: &Field, _: &dyn std::fmt::Debug) {
+            panic!("{field} is a text");
+        }
+    }
+
+    #[tokio::test]
+    async fn however_an_effect_ends_its_span_says_so() {
+        let said = Said::default();
+        let subscriber = Registry::default().with(said.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let told = || {
+            UnderWay::of(info_span!(
+                "effect",
+                kalends.outcome = tracing::field::Empty,
+                otel.status_code = tracing::field::Empty
+            ))
+        };
+        let taken = || std::mem::take(&mut *said.0.lock().expect("one thread"));
+
+        let away = StoreUnavailable {
+            detail: String::new(),
+        };
+        let away = EffectResult::Store(Err(away));
+        traced(told(), async { away }).await;
+        assert_eq!(taken(), ["away", "ERROR"]);
+
+        let panics = tokio::spawn(traced(told(), async { panic!("a fault of the host's") }));
+        assert!(panics.await.expect_err("it panics").is_panic());
+        assert_eq!(taken(), ["panicked", "ERROR"]);
+
+        for was_begun in [false, true] {
+            let hangs = tokio::spawn(traced(told(), std::future::pending()));
+            if was_begun {
+                tokio::task::yield_now().await;
+            }
+            hangs.abort();
+            assert!(hangs.await.expect_err("it is aborted").is_cancelled());
+            assert_eq!(taken(), ["cancelled", "ERROR"]);
+        }
+    }
 }

@@ -92,8 +92,8 @@ use crate::driver::{Effects, Orders, Ports, drive_recorded};
 use crate::notices;
 use crate::record::Recorder;
 
-pub(crate) use ask::enqueue_sync;
 pub use ask::{NotDone, NotEnqueued, PAUSE_REASON_CHARS_MAX, grant_hash};
+pub(crate) use ask::{enqueue_sync, pause_reason};
 pub use events::{EVENTS_KEPT, Event, Events};
 
 /// What a started node is at.
@@ -139,6 +139,7 @@ pub struct Handle {
     stop: watch::Sender<Option<Timestamp>>,
     layout: watch::Sender<Option<(Spread, Jitter)>>,
     readiness: Arc<watch::Sender<Readiness>>,
+    boots: watch::Receiver<u64>,
     events: broadcast::WeakSender<Notice>,
     driver: AbortHandle,
 }
@@ -190,10 +191,11 @@ pub(crate) fn start_by(
     recorder: Option<Recorder>,
 ) -> Handle {
     let begun = clock.now();
-    let node = Node::new(begun, settings);
     let (stop, shutdown) = watch::channel(None);
-    let (laid, layout) = watch::channel(None);
+    let (laid, layout) = watch::channel(Some((settings.spread, settings.jitter)));
+    let node = Node::new(begun, settings);
     let readiness = Arc::new(watch::Sender::new(Readiness::Starting));
+    let (booted, boots) = watch::channel(0);
     let told = broadcast::Sender::new(EVENTS_KEPT);
     let handle_events = told.downgrade();
     let store = Arc::clone(&ports.store);
@@ -215,6 +217,9 @@ pub(crate) fn start_by(
                 *readiness = next.unwrap_or_else(|| readiness.clone());
                 changed
             });
+            if *notice == Notice::Ready {
+                booted.send_modify(|boots| *boots += 1);
+            }
             observe(notice);
             if told.receiver_count() > 0 {
                 // It fails only if the last listener left in between.
@@ -240,6 +245,7 @@ pub(crate) fn start_by(
         stop,
         layout: laid,
         readiness,
+        boots,
         events: handle_events,
         driver,
     }
@@ -304,6 +310,13 @@ impl Handle {
         self.readiness.subscribe()
     }
 
+    /// How often the node has made all that it was started with known to the store: once at its beginning, and again each time
+    /// it found the store emptied. After an outage alone the number stays.
+    #[must_use]
+    pub fn boots(&self) -> watch::Receiver<u64> {
+        self.boots.clone()
+    }
+
     /// What happens inside from now on, as a stream of [`Event`]s: ticks, jobs and how they end, outages. It ends when the
     /// node has stopped.
     #[must_use]
@@ -314,7 +327,12 @@ impl Handle {
     /// Lays users over the period like this from now on, and moves starts back at random so far at the most. What is enqueued
     /// already stays as it is.
     pub fn lay_out(&self, spread: Spread, jitter: Jitter) {
-        self.layout.send_replace(Some((spread, jitter)));
+        self.layout.send_if_modified(|layout| {
+            let wanted = Some((spread, jitter));
+            let differs = *layout != wanted;
+            *layout = wanted;
+            differs
+        });
     }
 
     /// Takes no new jobs from now on. Those that run may finish within `deadline_ms` milliseconds and are handed back

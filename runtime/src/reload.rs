@@ -5,7 +5,10 @@
 //! restart, and what differs there is told. A configuration with a mistake changes nothing at all.
 //!
 //! What was read again is said to the store once more whenever the node has told it of sources, schedules and users anew (it was
-//! emptied, say), as the node itself only knows what stood in the configuration at its start.
+//! emptied, say), as the node itself only knows what stood in the configuration at its start. An outage alone is no reason to:
+//! somebody else may have changed the fleet's limits meanwhile.
+//!
+//! What was cut short, by an outage or a refusal, is done by reading it again: then all is said, whatever was said before.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,17 +17,18 @@ use std::sync::Arc;
 use kalends_core::policy::Spread;
 use kalends_core::port::{Store, StoreUnavailable};
 use kalends_core::queue::command::{Command, Reply};
+use kalends_core::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
 use crate::accounts::Register;
-use crate::config::{self, Config, GoogleAuth, ScheduleConfig, UserConfig};
-use crate::handle::{Handle, Readiness};
+use crate::config::{self, Config, ScheduleConfig, UserConfig};
+use crate::handle::Handle;
 use crate::logging::LevelControl;
 
 mod users;
 
-use users::Difference;
+use users::{Counts, Difference};
 
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub enum NotReloaded {
     Wrong(String),
     /// The store does not answer: limits and schedule may have been changed or not. Doing it again is safe.
     StoreAway(StoreUnavailable),
-    /// The store refused; in words.
+    /// The store refused, and took nothing of it; in words.
     Refused(String),
 }
 
@@ -92,6 +96,8 @@ struct State {
     config: Config,
     /// Whether something was applied since, which the node does not know of.
     is_changed: bool,
+    /// Whether the store may know something else than `config`: what it was being told of was cut short.
+    is_unsaid: bool,
 }
 
 /// What a reload changes.
@@ -160,6 +166,7 @@ impl Reloader {
             state: Mutex::new(State {
                 config,
                 is_changed: false,
+                is_unsaid: false,
             }),
         }
     }
@@ -185,11 +192,14 @@ impl Reloader {
                 state.config.schedule.name
             ));
         }
-        define(&*self.store, &state.config, &next).await?;
-        let users = Difference::between(&state.config.users, &next.users);
-        users.carry(&*self.store, &self.register, &next).await?;
-        let (users_added, users_changed, users_removed) =
-            (users.added.len(), users.changed.len(), users.removed.len());
+        // Before the first word, as this may be abandoned at any of them.
+        let was_unsaid = std::mem::replace(&mut state.is_unsaid, true);
+        let users = if was_unsaid {
+            self.define_all(&state.config, &next).await?
+        } else {
+            self.define_difference(&state.config, &next).await?
+        };
+        state.is_unsaid = false;
         self.level.set(next.log.level);
         self.lay_out(&next.schedule);
         let differs = next != state.config;
@@ -198,9 +208,9 @@ impl Reloader {
         tracing::info!(
             applied = reloaded.applied.join(", "),
             needs_restart = reloaded.needs_restart.join(", "),
-            users_added,
-            users_changed,
-            users_removed,
+            users_added = users.added,
+            users_changed = users.changed,
+            users_removed = users.removed,
             "the configuration was read again"
         );
         if !reloaded.needs_restart.is_empty() {
@@ -236,33 +246,49 @@ impl Reloader {
         }
     }
 
-    /// Says to the store what was read again, each time the node is ready anew, for as long as it is polled.
-    pub async fn keep_defined(&self, mut readiness: watch::Receiver<Readiness>) {
-        while readiness.changed().await.is_ok() {
-            if *readiness.borrow_and_update() != Readiness::Ready {
-                continue;
-            }
-            let state = self.state.lock().await;
+    /// Says to the store what was read again each time `boots` changes
+    /// ([`Handle::boots`](crate::handle::Handle::boots)), for as long as it is polled.
+    pub async fn keep_defined(&self, mut boots: watch::Receiver<u64>) {
+        while boots.changed().await.is_ok() {
+            boots.borrow_and_update();
+            let mut state = self.state.lock().await;
             if !state.is_changed {
                 continue;
             }
-            // From nothing: the node has said what stood there at its start.
-            if let Err(error) = self.define_all(&state.config).await {
-                tracing::warn!(
-                    "limits, schedule and users are as at the start, reload again: {error}"
-                );
+            state.is_unsaid = true;
+            match self.define_all(&state.config, &state.config).await {
+                Ok(_) => state.is_unsaid = false,
+                Err(error) => tracing::warn!(
+                    "limits, schedule and users may be as at the start, reload again: {error}"
+                ),
             }
         }
     }
 }
 
 impl Reloader {
-    async fn define_all(&self, config: &Config) -> Result<(), NotReloaded> {
-        define_source(&*self.store, config).await?;
-        define_schedule(&*self.store, config).await?;
-        let users = Difference::between(&self.at_start, &config.users);
-        let carried = users.carry(&*self.store, &self.register, config).await;
-        carried.map_err(NotReloaded::from)
+    /// Says what differs, so that nothing else that an operator set is touched.
+    async fn define_difference(&self, old: &Config, new: &Config) -> Result<Counts, NotReloaded> {
+        expect_source(&*self.store, new).await?;
+        let (was, is) = (&old.schedule, &new.schedule);
+        if was.name != is.name || was.definition != is.definition {
+            define_schedule(&*self.store, new).await?;
+        }
+        if old.source_settings() != new.source_settings() {
+            define_source(&*self.store, new).await?;
+        }
+        let users = Difference::between(&[&old.users], &new.users);
+        Ok(users.carry(&*self.store, &self.register, new).await?)
+    }
+
+    /// Says it all, to a store that knows the node's beginning, or `old`, or part of what was being said.
+    async fn define_all(&self, old: &Config, new: &Config) -> Result<Counts, NotReloaded> {
+        expect_source(&*self.store, new).await?;
+        define_schedule(&*self.store, new).await?;
+        define_source(&*self.store, new).await?;
+        let half_said = self.register.configured().users();
+        let users = Difference::between(&[&self.at_start, &old.users, &half_said], &new.users);
+        Ok(users.carry(&*self.store, &self.register, new).await?)
     }
 }
 
@@ -289,9 +315,9 @@ fn merge(old: &Config, new: Config, journal_has_phases: Option<bool>) -> (Config
     } = new;
     let mut next = old.clone();
     let keeps_spread = schedule.spread == Spread::Phase && journal_has_phases == Some(false);
-    // Users have a grant each, or none of them has: another kind of credentials needs other users, and cannot be had yet.
-    let is_service = |auth: &GoogleAuth| matches!(auth, GoogleAuth::ServiceAccount { .. });
-    let keeps_users = is_service(&old.google.auth) != is_service(&google.auth);
+    // Google takes a user's grant of the client only to which it was given: with the old client the new grants would be refused,
+    // and their users parked.
+    let keeps_users = old.google.auth != google.auth;
     let (jitter_differs, spread_differs) = (
         old.schedule.jitter != schedule.jitter,
         old.schedule.spread != schedule.spread,
@@ -349,30 +375,30 @@ fn merge(old: &Config, new: Config, journal_has_phases: Option<bool>) -> (Config
     (next, reloaded)
 }
 
-/// Tells the store what differs, so that nothing else that an operator set is touched.
-async fn define(store: &dyn Store, old: &Config, new: &Config) -> Result<(), NotReloaded> {
-    if old.source_settings() != new.source_settings() {
-        define_source(store, new).await?;
-    }
-    let (was, is) = (&old.schedule, &new.schedule);
-    if was.name != is.name || was.definition != is.definition {
-        define_schedule(store, new).await?;
-    }
-    Ok(())
+/// Refuses where the store does not know the source: it was emptied, or the node has not told it yet. Whoever defined the source
+/// now would hide from the node, which finds an emptied store by the same question, that there is all to be told.
+async fn expect_source(store: &dyn Store, config: &Config) -> Result<(), NotReloaded> {
+    let command = Command::Enroll {
+        source: config.schedule.definition.source.clone(),
+        users: Vec::new(),
+        due_at: Timestamp::EPOCH,
+    };
+    apply(store, command).await
+}
+
+/// Said before the source, as only this can be refused for what the store holds: then all is as it was.
+async fn define_schedule(store: &dyn Store, config: &Config) -> Result<(), NotReloaded> {
+    let command = Command::DefineSchedule {
+        schedule: config.schedule.name.clone(),
+        definition: config.schedule.definition.clone(),
+    };
+    apply(store, command).await
 }
 
 async fn define_source(store: &dyn Store, config: &Config) -> Result<(), NotReloaded> {
     let command = Command::DefineSource {
         source: config.schedule.definition.source.clone(),
         settings: config.source_settings(),
-    };
-    apply(store, command).await
-}
-
-async fn define_schedule(store: &dyn Store, config: &Config) -> Result<(), NotReloaded> {
-    let command = Command::DefineSchedule {
-        schedule: config.schedule.name.clone(),
-        definition: config.schedule.definition.clone(),
     };
     apply(store, command).await
 }

@@ -180,11 +180,46 @@ impl Spans {
     }
 }
 
-/// Says how an effect ended.
-pub(crate) fn ended(span: &Span, result: &EffectResult) {
-    if span.is_disabled() {
-        return;
+/// The span of an effect that is being performed. One that is dropped before its end says so: it panicked, or the node gave it up.
+pub(crate) struct UnderWay {
+    span: Span,
+    has_ended: bool,
+}
+
+impl UnderWay {
+    pub(crate) fn of(span: Span) -> Self {
+        let has_ended = false;
+        UnderWay { span, has_ended }
     }
+
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Says how it ended.
+    pub(crate) fn ended(mut self, result: &EffectResult) {
+        self.has_ended = true;
+        if !self.span.is_disabled() {
+            ended(&self.span, result);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let outcome = match std::thread::panicking() {
+            true => "panicked",
+            false => "cancelled",
+        };
+        self.span.record("kalends.outcome", outcome);
+        self.span.record("otel.status_code", "ERROR");
+    }
+}
+
+fn ended(span: &Span, result: &EffectResult) {
     let (outcome, is_error) = match result {
         EffectResult::Store(Ok(stamped)) => match &stamped.value {
             Reply::Refused {
@@ -199,7 +234,7 @@ pub(crate) fn ended(span: &Span, result: &EffectResult) {
         EffectResult::Graph(Ok(GraphReply::Fenced)) => ("fenced", false),
         EffectResult::Fetch(Err(Failure { kind, .. }))
         | EffectResult::Graph(Err(Failure { kind, .. })) => (failure_label(kind), true),
-        EffectResult::Panicked { .. } => ("panicked", true),
+        EffectResult::Panicked { .. } => unreachable!("who panics returns nothing"),
     };
     span.record("kalends.outcome", outcome);
     if is_error {
@@ -207,7 +242,8 @@ pub(crate) fn ended(span: &Span, result: &EffectResult) {
     }
 }
 
-fn failure_label(kind: &FailureKind) -> &'static str {
+/// A kind of failure, as spans and metrics name it.
+pub(crate) fn failure_label(kind: &FailureKind) -> &'static str {
     match kind {
         FailureKind::Transient { .. } => "transient",
         FailureKind::Limited { .. } => "limited",

@@ -15,7 +15,12 @@ use kalends::prelude::*;
 use kalends_adapters::embedded::EmbeddedStore;
 use kalends_core::google::page::{EventsPage, PageEnd};
 use kalends_core::policy::{CatchUp, CronExpression, Jitter, TimeZone};
+use kalends_core::port::StoreUnavailable;
+use kalends_core::queue::HISTORY_KEEP_MAX;
+use kalends_core::queue::command::{Reply, Stamped};
+use kalends_core::queue::state::SourceSettings;
 use kalends_core::rng::substream;
+use tokio::sync::watch;
 
 #[allow(dead_code)] // its main() is for people
 #[path = "../examples/embed_in_axum.rs"]
@@ -60,6 +65,33 @@ impl Source for Faulty {
         self.asked.fetch_add(1, Ordering::SeqCst);
         assert_ne!(request.user().as_str(), "bob", "a fault of the host's");
         Ok(empty_page())
+    }
+}
+
+/// A store that counts claims since the first job was enqueued.
+struct Looking {
+    store: EmbeddedStore,
+    /// Held for a command at a time, so that it is known what came after what.
+    is_enqueued: tokio::sync::Mutex<bool>,
+    claims: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl Store for Looking {
+    async fn apply(&self, command: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
+        let mut is_enqueued = self.is_enqueued.lock().await;
+        let is_claim = matches!(command, Command::Claim { .. });
+        let is_enqueue = matches!(command, Command::Enqueue { .. });
+        let answer = self.store.apply(command).await;
+        *is_enqueued |= is_enqueue;
+        if is_claim && *is_enqueued {
+            self.claims.send_modify(|claims| *claims += 1);
+        }
+        answer
+    }
+
+    async fn wait_for_wake(&self) {
+        self.store.wait_for_wake().await;
     }
 }
 
@@ -138,7 +170,20 @@ async fn a_panic_in_a_hosts_source_fails_that_job_alone() {
 async fn a_handle_pauses_and_resumes_the_fleet() {
     let folder = tempfile::tempdir().unwrap();
     let source = Arc::new(Faulty::default());
-    let kalends = builder(&folder).source(source.clone()).no_schedule();
+    let store = EmbeddedStore::open(folder.path(), Arc::new(SystemClock)).unwrap();
+    let store = Arc::new(Looking {
+        claims: watch::Sender::new(0),
+        is_enqueued: tokio::sync::Mutex::new(false),
+        store,
+    });
+    let kalends = Kalends::builder()
+        .store(store.clone())
+        .graph(Arc::new(
+            EmbeddedStore::open(&folder.path().join("graph"), Arc::new(SystemClock)).unwrap(),
+        ))
+        .node_settings(|settings| settings.jitter = Jitter { max_ms: 0 })
+        .source(source.clone())
+        .no_schedule();
     let kalends = kalends.start().await.unwrap();
     let handle = kalends.handle();
     let mut events = handle.events();
@@ -149,7 +194,11 @@ async fn a_handle_pauses_and_resumes_the_fleet() {
     }
     handle.pause(Some(google()), "moving house").await.unwrap();
     handle.enroll(google(), user("ada"), 0).await.unwrap();
+    // The node has asked for work since there is some.
+    let mut claims = store.claims.subscribe();
+    claims.wait_for(|claims| *claims > 0).await.unwrap();
     let status = handle.status().await.unwrap();
+    assert_eq!((status.stats.active, status.stats.completed), (0, 0));
     let paused = &status.stats.sources[0].1.paused;
     assert!(format!("{paused:?}").contains("moving house"), "{paused:?}");
     assert_eq!(source.asked.load(Ordering::SeqCst), 0);
@@ -240,6 +289,18 @@ async fn what_cannot_begin_says_what_is_missing_and_opens_nothing() {
             })),
         builder(&folder)
             .source(source())
+            .source_settings(SourceSettings {
+                keep_completed: HISTORY_KEEP_MAX + 1,
+                ..SourceSettings::default()
+            }),
+        builder(&folder)
+            .source(source())
+            .source_settings(SourceSettings {
+                keep_failed: HISTORY_KEEP_MAX + 1,
+                ..SourceSettings::default()
+            }),
+        builder(&folder)
+            .source(source())
             .node_settings(|settings| settings.concurrency = 0),
         builder(&folder)
             .source(source())
@@ -253,7 +314,9 @@ async fn what_cannot_begin_says_what_is_missing_and_opens_nothing() {
         "folder(...), redis(...) or store(...)",
         "neo4j(...) or graph(...)",
         "process_name",
-        "jobs.",
+        "jobs: ",
+        "keep_completed is 100001",
+        "keep_failed is 100001",
         "concurrency: is 0; write 1 to",
         "lease_ms: is 3; write 1000 to",
         "one source",

@@ -70,7 +70,8 @@ fn unit(text: &str) -> BTreeMap<String, BTreeMap<String, Vec<String>>> {
 
 #[test]
 fn the_unit_gives_the_process_the_time_and_the_folders_that_it_takes() {
-    let unit = unit(&read("systemd/kalends.service"));
+    let text = read("systemd/kalends.service");
+    let unit = unit(&text);
     let service = &unit["Service"];
     let one = |key: &str| {
         let values = service
@@ -88,11 +89,23 @@ fn the_unit_gives_the_process_the_time_and_the_folders_that_it_takes() {
     assert_eq!(one("ExecReload"), "/bin/kill -HUP $MAINPID");
     // The folder that it writes to is the one that systemd makes for it, and the only one that it may.
     let state = format!("/var/lib/{}", one("StateDirectory"));
-    let configuration = format!("/etc/{}/kalends.toml", one("ConfigurationDirectory"));
-    let start = format!("/usr/local/bin/kalends run --config {configuration} --data-dir {state}");
-    assert_eq!(one("ExecStart"), start);
+    let start = "/usr/local/bin/kalends run --config /etc/kalends/kalends.toml --data-dir";
+    assert_eq!(one("ExecStart"), format!("{start} {state}"));
+    // systemd gives a service every folder but the one of its configuration (systemd.exec, "ConfigurationDirectory="). A user that
+    // is made at the start could not enter one that others cannot, so there is a fixed one, whose group has the folder.
+    for key in ["DynamicUser", "ConfigurationDirectory"] {
+        assert!(!service.contains_key(key), "{key}");
+    }
+    let group = one("Group");
+    assert_eq!(one("User"), group);
+    for step in [
+        format!("useradd --system --user-group --no-create-home --home-dir {state} "),
+        format!("install -d -g {group} -m 750 /etc/kalends\n"),
+        format!("install -g {group} -m 640 kalends.toml users.csv /etc/kalends/\n"),
+    ] {
+        assert!(text.contains(&format!("#   {step}")), "{step}");
+    }
     for (key, wanted) in [
-        ("DynamicUser", "yes"),
         ("NoNewPrivileges", "yes"),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "yes"),
@@ -105,7 +118,7 @@ fn the_unit_gives_the_process_the_time_and_the_folders_that_it_takes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kalends.service");
     let binary = kalends_binary().display().to_string();
-    let text = read("systemd/kalends.service").replace("/usr/local/bin/kalends", &binary);
+    let text = text.replace("/usr/local/bin/kalends", &binary);
     std::fs::write(&file, text).unwrap();
     let Ok(verified) = Command::new("systemd-analyze")
         .arg("verify")

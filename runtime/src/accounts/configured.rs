@@ -58,6 +58,12 @@ impl Configured {
         self.look(|state| state.users.len())
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserConfig> {
+        self.look(|state| state.users.values().cloned().collect())
+    }
+
     /// All their names.
     #[must_use]
     pub fn names(&self) -> BTreeSet<UserId> {

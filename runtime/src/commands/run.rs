@@ -172,8 +172,8 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
         ));
     }
     tasks.spawn({
-        let (reloader, changes) = (Arc::clone(&reloader), handle.readiness_changes());
-        async move { reloader.keep_defined(changes).await }
+        let (reloader, boots) = (Arc::clone(&reloader), handle.boots());
+        async move { reloader.keep_defined(boots).await }
     });
     tasks.spawn({
         let (supervisor, changes) = (Arc::clone(&supervisor), handle.readiness_changes());

@@ -10,6 +10,7 @@ use kalends_core::rng::stable_hash;
 use kalends_core::time::Timestamp;
 
 use super::Handle;
+use crate::accounts::store_time;
 use crate::status::{Shown, Status};
 
 /// The longest reason of a pause, in characters.
@@ -110,12 +111,7 @@ impl Handle {
     /// # Errors
     /// If the store does not answer, or the reason is empty or too long.
     pub async fn pause(&self, source: Option<SourceName>, reason: &str) -> Result<(), NotDone> {
-        let reason = reason.trim().to_owned();
-        if reason.is_empty() || reason.chars().count() > PAUSE_REASON_CHARS_MAX {
-            return Err(NotDone::Refused(format!(
-                "the reason is empty or longer than {PAUSE_REASON_CHARS_MAX} characters; say why, in a sentence"
-            )));
-        }
+        let reason = pause_reason(reason).map_err(NotDone::Refused)?;
         self.ask(Command::Pause { source, reason }).await.map(drop)
     }
 
@@ -142,8 +138,8 @@ impl Handle {
         grant: u64,
     ) -> Result<(), NotDone> {
         // By the store's clock, which is the one of the whole fleet.
-        let asked = self.store.apply(Command::Schedules).await;
-        let due_at = asked.map_err(NotDone::StoreAway)?.now;
+        let due_at = store_time(&*self.store, &source, &user).await;
+        let due_at = due_at.map_err(NotDone::StoreAway)?;
         let enroll = Command::Enroll {
             source: source.clone(),
             users: vec![user.clone()],
@@ -185,6 +181,20 @@ impl Handle {
             reply => Ok(reply),
         }
     }
+}
+
+/// The reason of a pause, as it is kept.
+///
+/// # Errors
+/// If there is none, or it is too long; in words.
+pub(crate) fn pause_reason(said: &str) -> Result<String, String> {
+    let reason = said.trim();
+    if reason.is_empty() || reason.chars().count() > PAUSE_REASON_CHARS_MAX {
+        return Err(format!(
+            "the reason is empty or longer than {PAUSE_REASON_CHARS_MAX} characters; say why, in a sentence"
+        ));
+    }
+    Ok(reason.to_owned())
 }
 
 /// As [`Handle::enqueue_sync`], for whoever has the store.

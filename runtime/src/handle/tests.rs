@@ -120,6 +120,8 @@ async fn an_absent_store_is_told_and_work_begins_when_it_comes() {
     .await;
     store.is_away.store(false, Ordering::SeqCst);
     wait_for(&handle, |state| *state == Readiness::Ready).await;
+    // The store has forgotten nothing, so nothing was told again.
+    assert_eq!(*handle.boots().borrow(), 1);
     assert_eq!(handle.shutdown(5_000).await, Why::Asked);
     assert_eq!(handle.readiness(), Readiness::Stopped { why: Why::Asked });
 }
@@ -156,4 +158,23 @@ async fn an_abandoned_node_says_so() {
         handle.stopped().await,
         Why::Fault("it was abandoned".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_layout_that_is_as_it_was_is_no_news_to_the_node() {
+    let (_folder, _store, ports) = switched(false);
+    let settings = settings(&[]);
+    let (spread, jitter) = (settings.spread, settings.jitter);
+    let handle = start(settings, ports);
+    let mut layouts = handle.layout.subscribe();
+    handle.lay_out(spread, jitter);
+    assert!(!layouts.has_changed().unwrap());
+    let other = Jitter {
+        max_ms: jitter.max_ms + 1,
+    };
+    handle.lay_out(spread, other);
+    assert_eq!(*layouts.borrow_and_update(), Some((spread, other)));
+    handle.lay_out(spread, other);
+    assert!(!layouts.has_changed().unwrap());
+    assert_eq!(handle.shutdown(5_000).await, Why::Asked);
 }

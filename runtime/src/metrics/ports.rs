@@ -17,6 +17,7 @@ use super::histogram::{Histogram, SHORT_US};
 use super::text::Text;
 use super::{Metrics, add};
 use crate::driver::Ports;
+use crate::spans::failure_label;
 
 /// The commands that a node sends while it works, which are many; the rest is counted together.
 const COMMANDS: [&str; 10] = [
@@ -176,17 +177,12 @@ impl Graph for Measured<Arc<dyn Graph>> {
     }
 }
 
+/// Kinds that no graph has by itself are counted as what they come to.
 fn kind_label(kind: &FailureKind) -> &'static str {
     match kind {
-        FailureKind::Transient { .. } => "transient",
-        FailureKind::Limited { .. } => "limited",
-        FailureKind::Unauthorized => "unauthorized",
-        FailureKind::NotReady => "not_ready",
-        FailureKind::TooLarge => "too_large",
-        FailureKind::Rejected => "rejected",
-        FailureKind::Misconfigured => "misconfigured",
-        FailureKind::Gone { .. } | FailureKind::CalendarUnavailable | FailureKind::Permanent => {
-            "permanent"
+        FailureKind::Gone { .. } | FailureKind::CalendarUnavailable => {
+            failure_label(&FailureKind::Permanent)
         }
+        kind => failure_label(kind),
     }
 }

@@ -40,6 +40,12 @@ enum Said {
 
 impl Sender {
     pub(super) async fn run(mut self) {
+        let left = self.send_all().await;
+        self.tell_lost(left);
+    }
+
+    /// Sends until no more is wanted; how many are left that the collector did not take.
+    async fn send_all(&mut self) -> u64 {
         let mut said = Said::Nothing;
         while let Some(batch) = self.next_batch().await {
             let body = message(&self.resource, &batch);
@@ -48,9 +54,9 @@ impl Sender {
                     Fate::Taken => {
                         if said != Said::Nothing {
                             said = Said::Nothing;
-                            let lost = self.lost.swap(0, Ordering::Relaxed);
-                            tracing::info!(lost, "the collector takes spans again");
+                            tracing::info!("the collector takes spans again");
                         }
+                        self.tell_lost(0);
                         break;
                     }
                     Fate::Refused(why) => {
@@ -73,7 +79,7 @@ impl Sender {
                             );
                         }
                         if self.is_stopped() {
-                            return;
+                            return (batch.len() + self.records.len()) as u64;
                         }
                         // A stop is no reason to wait any longer.
                         tokio::select! {
@@ -83,6 +89,18 @@ impl Sender {
                     }
                 }
             }
+        }
+        0
+    }
+
+    /// Says how many spans nobody gets, since it was last said; `more` of them are not counted yet.
+    fn tell_lost(&self, more: u64) {
+        let lost = self.lost.swap(0, Ordering::Relaxed) + more;
+        if lost > 0 {
+            tracing::warn!(
+                lost,
+                "spans are lost: the collector refused them, or did not take them in time"
+            );
         }
     }
 

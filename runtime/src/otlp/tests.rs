@@ -76,6 +76,62 @@ fn a_full_queue_loses_spans_and_counts_them() {
     assert_eq!(lost, 3);
 }
 
+/// Takes what is told at the level "warn", as the numbers in it.
+#[derive(Clone, Default)]
+struct Warned(Arc<std::sync::Mutex<Vec<u64>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warned {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if *event.metadata().level() == tracing::Level::WARN {
+            event.record(&mut self.clone());
+        }
+    }
+}
+
+impl tracing::field::Visit for Warned {
+    fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
+        assert_eq!(field.name(), "lost");
+        self.0.lock().unwrap().push(value);
+    }
+
+    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+}
+
+/// A queue that ran over while the collector was there all the time, and all that is left when one is busy at the end.
+#[tokio::test]
+async fn what_is_lost_is_told_at_once_and_at_the_end() {
+    for (status, wanted) in [
+        (200, 3),
+        (503, QUEUE_SPANS_MAX as u64 + 3),
+        (400, QUEUE_SPANS_MAX as u64 + 3),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let status = axum::http::StatusCode::from_u16(status).unwrap();
+        let router = axum::Router::new().fallback(move || async move { status });
+        let serving = tokio::spawn(async { axum::serve(listener, router).await });
+
+        let (layer, collected) = collect(7);
+        let warned = Warned::default();
+        let subscriber = Registry::default().with(layer).with(warned.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        for _ in 0..QUEUE_SPANS_MAX + 3 {
+            drop(info_span!(target: TARGET, "sync"));
+        }
+        let export = collected.export(&endpoint, "worker-1").unwrap();
+        // Whoever takes spans hears of what was lost before the end.
+        while status.is_success() && warned.0.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // As at its close, but however long it takes.
+        export.stop.send_replace(true);
+        export.task.await.unwrap();
+        let warned = warned.0.lock().unwrap().clone();
+        assert_eq!(warned, [wanted], "{status}");
+        serving.abort();
+    }
+}
+
 #[test]
 fn a_text_is_cut_and_facts_are_few() {
     let (records, _) = with_spans(|| {

@@ -1,4 +1,4 @@
-//! What differs between two lists of users, and how that comes into the queue of a node at work.
+//! What differs between lists of users, and how that comes into the queue of a node at work.
 //!
 //! Whoever leaves the configuration is forgotten, unless the register holds an account: then the register's follower takes the
 //! user over. Only what differs is said, so that in a fleet whose lists differ a process undoes nothing but its own.
@@ -15,34 +15,45 @@ use crate::accounts::carry::{self, Layout};
 use crate::config::{Config, UserConfig};
 use crate::wiring;
 
-/// Two lists of users, compared.
+/// What is new in a list of users.
 pub(super) struct Difference<'a> {
-    pub(super) added: Vec<&'a UserConfig>,
+    added: Vec<&'a UserConfig>,
     /// With another grant or another graph database.
-    pub(super) changed: Vec<&'a UserConfig>,
-    pub(super) removed: Vec<&'a UserConfig>,
+    changed: Vec<&'a UserConfig>,
+    removed: Vec<&'a UserConfig>,
+}
+
+/// How many users a difference is about.
+pub(super) struct Counts {
+    pub(super) added: usize,
+    pub(super) changed: usize,
+    pub(super) removed: usize,
 }
 
 impl<'a> Difference<'a> {
-    pub(super) fn between(old: &'a [UserConfig], new: &'a [UserConfig]) -> Self {
+    /// What differs from any of `lists`, where it is not known which of them the queue has.
+    pub(super) fn between(lists: &[&'a [UserConfig]], new: &'a [UserConfig]) -> Self {
         let by_name = |users: &'a [UserConfig]| -> BTreeMap<&'a UserId, &'a UserConfig> {
             users.iter().map(|user| (&user.id, user)).collect()
         };
-        let (before, after) = (by_name(old), by_name(new));
+        let before: Vec<_> = lists.iter().map(|users| by_name(users)).collect();
+        let after = by_name(new);
         let mut difference = Difference {
             added: Vec::new(),
             changed: Vec::new(),
             removed: Vec::new(),
         };
         for user in new {
-            match before.get(&user.id) {
-                None => difference.added.push(user),
-                Some(known) if *known != user => difference.changed.push(user),
-                Some(_) => {}
+            let known = before.iter().map(|users| users.get(&user.id).copied());
+            if known.clone().any(|known| known.is_none()) {
+                difference.added.push(user);
+            } else if known.flatten().any(|known| known != user) {
+                difference.changed.push(user);
             }
         }
-        let is_gone = |user: &&UserConfig| !after.contains_key(&user.id);
-        difference.removed.extend(old.iter().filter(is_gone));
+        let all: BTreeMap<_, _> = before.into_iter().flatten().collect();
+        let gone = all.into_iter().filter(|(id, _)| !after.contains_key(id));
+        difference.removed.extend(gone.map(|(_, user)| user));
         difference
     }
 
@@ -55,9 +66,14 @@ impl<'a> Difference<'a> {
         store: &dyn Store,
         register: &Register,
         config: &Config,
-    ) -> Result<(), StoreUnavailable> {
+    ) -> Result<Counts, StoreUnavailable> {
+        let counts = Counts {
+            added: self.added.len(),
+            changed: self.changed.len(),
+            removed: self.removed.len(),
+        };
         if self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty() {
-            return Ok(());
+            return Ok(counts);
         }
         // A new user's grant must be there before the first sync, and a removed one's for as long as a sync may begin.
         let all = config.users.iter().chain(self.removed.iter().copied());
@@ -86,6 +102,6 @@ impl<'a> Difference<'a> {
             }
         }
         register.configured().set(&config.users);
-        Ok(())
+        Ok(counts)
     }
 }

@@ -16,7 +16,7 @@ use super::look::unknown_user;
 use super::problem::Problem;
 use super::request::{Asked, Payload};
 use super::{Web, json_with};
-use crate::handle::{NotEnqueued, PAUSE_REASON_CHARS_MAX, enqueue_sync};
+use crate::handle::{NotEnqueued, enqueue_sync, pause_reason};
 use crate::reload::NotReloaded;
 use crate::status::{self, schedule_json};
 
@@ -174,12 +174,7 @@ pub(super) struct PauseBody {
 pub(super) async fn pause(web: &Web, asked: &Asked, body: Payload) -> Result<Response, Problem> {
     asked.only(&[])?;
     let body: PauseBody = body.json().await?;
-    let reason = body.reason.trim().to_owned();
-    if reason.is_empty() || reason.chars().count() > PAUSE_REASON_CHARS_MAX {
-        return Err(Problem::bad(format!(
-            "the reason is empty or longer than {PAUSE_REASON_CHARS_MAX} characters; say why, in a sentence"
-        )));
-    }
+    let reason = pause_reason(&body.reason).map_err(Problem::bad)?;
     let source = known_source(web, body.source.as_deref()).await?;
     let source_shown = source.as_ref().map_or("all", SourceName::as_str);
     tracing::info!(source = source_shown, reason, "paused, by the API");

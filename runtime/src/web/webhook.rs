@@ -121,24 +121,33 @@ fn receive(face: &Face, method: &Method, headers: &HeaderMap) -> Verdict {
     match notification.judge(user_of) {
         Err(verdict) => verdict,
         Ok(heard) => {
-            let store_is_away =
-                matches!(*face.hooks.readiness.borrow(), Readiness::StoreAway { .. });
-            let verdict = face.ear.lock().hear(heard, store_is_away);
+            let (store_is_away, is_ending) = {
+                let readiness = face.hooks.readiness.borrow();
+                let store_is_away = matches!(*readiness, Readiness::StoreAway { .. });
+                (store_is_away, is_ending(&readiness))
+            };
+            let mut listener = face.ear.lock();
+            if is_ending {
+                // The task that does what is wished may be waiting for an answer, and has not seen it yet.
+                listener.close();
+            }
+            let verdict = listener.hear(heard, store_is_away);
+            drop(listener);
             face.ear.told.notify_one();
             verdict
         }
     }
 }
 
+fn is_ending(readiness: &Readiness) -> bool {
+    matches!(readiness, Readiness::Stopping | Readiness::Stopped { .. })
+}
+
 async fn listen(mut hooks: Hooks, ear: &Ear) {
     let clock = SteadyClock::new(SystemClock.now(), 1);
     let mut stops = JoinSet::new();
     loop {
-        let is_ending = matches!(
-            *hooks.readiness.borrow_and_update(),
-            Readiness::Stopping | Readiness::Stopped { .. }
-        );
-        if is_ending {
+        if is_ending(&hooks.readiness.borrow_and_update()) {
             ear.lock().close();
             if ear.lock().is_idle() {
                 return;
