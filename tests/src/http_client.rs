@@ -5,7 +5,10 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, wait_until};
+
+/// The status of who has asked too often.
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// All of the answer at `address` to `METHOD path` with these header lines and this body, as text.
 ///
@@ -53,10 +56,11 @@ pub fn ask(address: &str, method: &str, path: &str, headers: &[&str], body: &str
     (status, body.to_owned())
 }
 
-/// As [`ask`], of the API, under the address itself and with its token.
+/// As [`ask`], of the API, under the address itself and with its token. Tests that wait for something ask more often than a process
+/// lets anybody ask: then it is asked again.
 ///
 /// # Panics
-/// If nobody answers there.
+/// If nobody answers there, or it is asked too often for longer than [`PATIENCE`].
 #[must_use]
 pub fn ask_api(address: &str, token: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     let headers = [
@@ -64,7 +68,12 @@ pub fn ask_api(address: &str, token: &str, method: &str, path: &str, body: &str)
         &format!("Authorization: Bearer {token}"),
         "Content-Type: application/json",
     ];
-    ask(address, method, path, &headers, body)
+    let mut answer = (TOO_MANY_REQUESTS, String::new());
+    wait_until("leave to ask", || {
+        answer = ask(address, method, path, &headers, body);
+        answer.0 != TOO_MANY_REQUESTS
+    });
+    answer
 }
 
 /// The status and the JSON of `GET path` at `address` (`127.0.0.1:PORT`), under the host name `host`.

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
@@ -24,17 +23,15 @@ fn ask(address: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     ask_api(address, TOKEN, method, path, body)
 }
 
-/// Asked again and again by `wait_until`, which is more often than a process lets anybody ask.
+/// The body of what is there.
+fn text(address: &str, path: &str) -> String {
+    let (status, body) = ask(address, "GET", path, "");
+    assert_eq!(status, 200, "{path}: {body}");
+    body
+}
+
 fn json(address: &str, path: &str) -> Value {
-    loop {
-        let (status, body) = ask(address, "GET", path, "");
-        if status == 429 {
-            std::thread::sleep(Duration::from_millis(100));
-            continue;
-        }
-        assert_eq!(status, 200, "{path}: {body}");
-        return serde_json::from_str(&body).unwrap();
-    }
+    serde_json::from_str(&text(address, path)).unwrap()
 }
 
 /// One sample: labels and value.
@@ -153,8 +150,7 @@ fn metrics_of_a_fleet_are_well_formed_and_name_nobody() {
         let status = json(&address, "/api/v1/status");
         status["completed_total"] == 11 && status["failed_total"] == 1
     });
-    let (status, text) = ask(&address, "GET", "/metrics", "");
-    assert_eq!(status, 200, "{text}");
+    let text = text(&address, "/metrics");
     let metrics = parse(&text);
 
     // Names say what they are and in which unit; a counter ends with _total, nothing else does.
