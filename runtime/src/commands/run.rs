@@ -257,6 +257,7 @@ fn web_settings(
         reloader: Some(Arc::clone(reloader)),
         requests: WebSettings::REQUESTS,
         changes: WebSettings::CHANGES,
+        bounds: WebSettings::BOUNDS,
     })
 }
 

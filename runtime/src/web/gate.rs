@@ -19,8 +19,6 @@ use super::problem::{PROBLEM_JSON, Problem};
 use super::routes;
 use super::server::Peer;
 
-/// A request is answered within this time, in milliseconds; a stream has to begin within it.
-const REQUEST_MS_MAX: u64 = 15_000;
 /// The longest path with its query, in bytes.
 const TARGET_BYTES_MAX: usize = 4 * 1024;
 
@@ -40,7 +38,7 @@ pub(super) async fn gate(
     let answer = match admit(&web, &request) {
         Ok(trusted) => {
             request.extensions_mut().insert(trusted);
-            let limit = Duration::from_millis(REQUEST_MS_MAX);
+            let limit = Duration::from_millis(web.settings.bounds.request_ms);
             tokio::time::timeout(limit, next.run(request))
                 .await
                 .unwrap_or_else(|_| {

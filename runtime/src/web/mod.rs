@@ -52,7 +52,7 @@ use crate::reload::Reloader;
 
 pub use inside::{ANSWER_BYTES_MAX, ask};
 pub use rates::Rate;
-pub use server::{bind, bind_for, serve};
+pub use server::{Bounds, bind, bind_for, serve};
 pub use webhook::{Hooks, serve_webhook};
 
 /// What the face is told.
@@ -80,6 +80,8 @@ pub struct WebSettings {
     pub requests: Rate,
     /// How often one address may ask for a change.
     pub changes: Rate,
+    /// How long a client may take.
+    pub bounds: Bounds,
 }
 
 impl WebSettings {
@@ -92,6 +94,14 @@ impl WebSettings {
     pub const CHANGES: Rate = Rate {
         burst: 30,
         a_second: 5,
+    };
+    /// How long a client may take, unless told otherwise.
+    pub const BOUNDS: Bounds = Bounds {
+        head_ms: 5_000,
+        body_ms: 5_000,
+        request_ms: 15_000,
+        connection_ms: 60_000,
+        stream_ms: 15 * 60_000,
     };
 }
 

@@ -15,8 +15,6 @@ use super::server::Peer;
 
 /// The largest body, in bytes. All that can be asked for takes a few hundred.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
-/// A body must be there within this time, in milliseconds.
-const BODY_MS_MAX: u64 = 5_000;
 
 /// A request without its body.
 pub(super) struct Asked {
@@ -31,10 +29,15 @@ pub(super) struct Asked {
 pub(super) struct Payload {
     headers: HeaderMap,
     body: Body,
+    /// It must be there within this time, in milliseconds.
+    within_ms: u64,
 }
 
-/// What was asked, and what comes with it.
-pub(super) async fn take_apart(mut request: Request) -> Result<(Asked, Payload), Problem> {
+/// What was asked, and what comes with it within `body_ms` milliseconds.
+pub(super) async fn take_apart(
+    mut request: Request,
+    body_ms: u64,
+) -> Result<(Asked, Payload), Problem> {
     let params: RawPathParams = request
         .extract_parts()
         .await
@@ -57,6 +60,7 @@ pub(super) async fn take_apart(mut request: Request) -> Result<(Asked, Payload),
     let payload = Payload {
         headers: head.headers,
         body,
+        within_ms: body_ms,
     };
     Ok((asked, payload))
 }
@@ -125,14 +129,15 @@ impl Payload {
                 "send JSON, with Content-Type: application/json",
             ));
         }
-        let limit = Duration::from_millis(BODY_MS_MAX);
+        let within_ms = self.within_ms;
+        let limit = Duration::from_millis(within_ms);
         let read = tokio::time::timeout(limit, to_bytes(self.body, BODY_BYTES_MAX));
         let body = read
             .await
             .map_err(|_| {
                 Problem::new(
                     StatusCode::REQUEST_TIMEOUT,
-                    format!("the body was not there within {BODY_MS_MAX} ms; send it at once"),
+                    format!("the body was not there within {within_ms} ms; send it at once"),
                 )
             })?
             .map_err(|_| {

@@ -127,7 +127,7 @@ pub(super) fn open_router(web: &Arc<Web>) -> Router {
 }
 
 async fn answer(web: &Arc<Web>, endpoint: Endpoint, request: Request) -> Result<Response, Problem> {
-    let (asked, body) = take_apart(request).await?;
+    let (asked, body) = take_apart(request, web.settings.bounds.body_ms).await?;
     match endpoint {
         Endpoint::Page | Endpoint::Script | Endpoint::Style => Ok(page::file(endpoint)),
         Endpoint::Health => Ok(probes::health()),

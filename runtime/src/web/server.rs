@@ -22,16 +22,25 @@ use crate::wiring::Refused;
 
 /// Connections at a time; more wait.
 pub(super) const CONNECTIONS_MAX: usize = 64;
-/// A request's head must be there within this time, in milliseconds.
-const HEADER_MS_MAX: u64 = 5_000;
-/// A connection lasts no longer than this, in milliseconds, however often it is used.
-const CONNECTION_MS_MAX: u64 = 60_000;
-/// One that carries a stream of events lasts no longer than this, in milliseconds; its client comes again.
-const STREAM_MS_MAX: u64 = 15 * 60_000;
 /// After a failure to accept (no more descriptors, say) this long passes before the next attempt, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// The bytes of a request's head that are read at the most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a client may take, so that none holds a connection for ever. Whatever runs out of time is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// A request's head must be there within this time, in milliseconds.
+    pub head_ms: u64,
+    /// A body must be there within this time, in milliseconds.
+    pub body_ms: u64,
+    /// A request is answered within this time, its body included, in milliseconds; a stream has to begin within it.
+    pub request_ms: u64,
+    /// A connection lasts no longer than this, in milliseconds, however often it is used.
+    pub connection_ms: u64,
+    /// One that carries a stream of events lasts no longer than this, in milliseconds; its client comes again.
+    pub stream_ms: u64,
+}
 
 /// Takes a port.
 ///
@@ -65,11 +74,21 @@ pub(super) struct Peer {
 pub async fn serve(listener: TcpListener, web: Arc<Web>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(super::events::tell_listeners(Arc::clone(&web)));
-    serve_router(listener, router(&web), tasks).await;
+    let bounds = web.settings.bounds;
+    serve_router(listener, router(&web), bounds, tasks).await;
 }
 
-/// Serves a router within the bounds of this file, beside `tasks`, for as long as it is polled.
-pub(super) async fn serve_router(listener: TcpListener, router: Router, mut tasks: JoinSet<()>) {
+/// Serves a router within these bounds, beside `tasks`, for as long as it is polled.
+pub(super) async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    mut tasks: JoinSet<()>,
+) {
+    assert!(
+        bounds.stream_ms >= bounds.connection_ms,
+        "a stream lasts no shorter than a connection"
+    );
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
@@ -85,13 +104,13 @@ pub(super) async fn serve_router(listener: TcpListener, router: Router, mut task
         };
         let router = router.clone();
         tasks.spawn(async move {
-            connection(stream, address, router).await;
+            connection(stream, address, router, bounds).await;
             drop(place);
         });
     }
 }
 
-async fn connection(stream: TcpStream, address: SocketAddr, router: Router) {
+async fn connection(stream: TcpStream, address: SocketAddr, router: Router, bounds: Bounds) {
     let streams = Arc::new(AtomicBool::new(false));
     let peer = Peer {
         address,
@@ -105,13 +124,13 @@ async fn connection(stream: TcpStream, address: SocketAddr, router: Router) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(HEADER_MS_MAX))
+        .header_read_timeout(Duration::from_millis(bounds.head_ms))
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let out_of_time = async {
-        tokio::time::sleep(Duration::from_millis(CONNECTION_MS_MAX)).await;
+        tokio::time::sleep(Duration::from_millis(bounds.connection_ms)).await;
         if streams.load(Ordering::Relaxed) {
-            let more_ms = STREAM_MS_MAX - CONNECTION_MS_MAX;
+            let more_ms = bounds.stream_ms - bounds.connection_ms;
             tokio::time::sleep(Duration::from_millis(more_ms)).await;
         }
     };

@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::server;
+use super::{WebSettings, server};
 use crate::clock::{SteadyClock, SystemClock};
 use crate::handle::Readiness;
 use crate::metrics::Metrics;
@@ -86,7 +86,7 @@ pub async fn serve_webhook(listener: TcpListener, hooks: Hooks) {
     };
     let router = Router::new().fallback(answer).with_state(face);
     tokio::select! {
-        () = server::serve_router(listener, router, JoinSet::new()) => {}
+        () = server::serve_router(listener, router, WebSettings::BOUNDS, JoinSet::new()) => {}
         () = listen(hooks, &ear) => {}
     }
 }

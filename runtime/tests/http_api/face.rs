@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kalends::clock::SystemClock;
 use kalends::handle::Readiness;
 use kalends::metrics::Metrics;
-use kalends::web::{Rate, Web, WebSettings, bind, serve};
+use kalends::web::{Bounds, Rate, Web, WebSettings, bind, serve};
 use kalends_adapters::embedded::EmbeddedStore;
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{ScheduleName, SourceName, UserId, WorkerId};
@@ -53,6 +53,7 @@ pub(crate) fn settings(address: SocketAddr) -> WebSettings {
         reloader: None,
         requests: UNHURRIED,
         changes: UNHURRIED,
+        bounds: WebSettings::BOUNDS,
     }
 }
 
@@ -72,13 +73,39 @@ impl Store for Away {
     }
 }
 
+/// A store that takes every question and never says a word.
+pub(crate) struct Mute;
+
+#[async_trait]
+impl Store for Mute {
+    async fn apply(&self, _: Command) -> Result<Stamped<Reply>, StoreUnavailable> {
+        std::future::pending().await
+    }
+
+    async fn wait_for_wake(&self) {
+        std::future::pending().await
+    }
+}
+
 /// A face whose store does not answer; its address.
 pub(crate) async fn start_away() -> (SocketAddr, JoinHandle<()>) {
+    start_over(Arc::new(Away), WebSettings::BOUNDS).await
+}
+
+/// A face over a store that is no real one, within these bounds; its address.
+pub(crate) async fn start_over(
+    store: Arc<dyn Store>,
+    bounds: Bounds,
+) -> (SocketAddr, JoinHandle<()>) {
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_told, changes) = watch::channel(Readiness::Starting);
     let metrics = Arc::new(Metrics::new(SystemClock.now(), 5));
-    let web = Web::new(settings(address), Arc::new(Away), changes, metrics);
+    let settings = WebSettings {
+        bounds,
+        ..settings(address)
+    };
+    let web = Web::new(settings, store, changes, metrics);
     (address, tokio::spawn(serve(listener, web)))
 }
 

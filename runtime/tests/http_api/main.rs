@@ -6,6 +6,7 @@ mod client;
 mod events;
 mod face;
 mod fuzz;
+mod patience;
 mod schema;
 mod security;
 mod webhook;
