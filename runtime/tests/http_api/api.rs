@@ -15,7 +15,7 @@ use crate::schema::Document;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ada was synced, Bob failed, Cy runs, Dee waits for tomorrow, Eve is parked.
-async fn fleet() -> Face {
+pub(crate) async fn fleet() -> Face {
     let face = Face::start().await;
     face.enroll(&["ada", "bob", "cy", "dee", "eve"]).await;
     face.fail("bob", "the graph refused an event").await;

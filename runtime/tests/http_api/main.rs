@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test ends at the first thing that goes wrong
 
 mod api;
+mod bodies;
 mod client;
 mod events;
 mod face;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// How long a slow answer keeps its connection open; longer than any test's request timeout.
-const HANG: Duration = Duration::from_secs(20);
+const HANG: Duration = Duration::from_secs(120);
 /// The largest request head that is read, in bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
@@ -45,6 +45,8 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// Sends these bytes and then nothing for a long time.
     Hang(Vec<u8>),
+    /// Sends these bytes and then blanks, until the client has enough.
+    Endless(Vec<u8>),
 }
 
 /// An answer with `status`, more header lines (each ending in CR LF) and a body.
@@ -108,6 +110,10 @@ async fn serve(
         Reply::Hang(bytes) => {
             let _ = stream.write_all(&bytes).await;
             tokio::time::sleep(HANG).await;
+        }
+        Reply::Endless(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            while stream.write_all(&[b' '; 64 * 1024]).await.is_ok() {}
         }
     }
     let _ = stream.shutdown().await;
