@@ -118,6 +118,8 @@ pub mod driver;
 pub mod emulate;
 pub mod exit;
 pub mod handle;
+#[cfg(test)]
+mod hostile;
 pub mod logging;
 pub mod metrics;
 pub mod migrate;

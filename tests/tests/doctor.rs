@@ -10,8 +10,10 @@ use std::path::Path;
 use kalends::clock::SystemClock;
 use kalends_adapters::redis::{RedisSettings, RedisStore};
 use kalends_adapters::secret::Secret;
+use kalends_core::graph::cypher::ENSURE_SCHEMA;
 use kalends_core::time::Clock as _;
 use kalends_sim::google::{GoogleSettings, OauthClient};
+use kalends_sim::neo4j::{Fault, ServerError};
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::neo4j_server::Neo4jServer;
@@ -100,7 +102,10 @@ fn faults_at_google_are_told_apart() {
         .write(folder.path());
     let (code, findings) = examined(folder.path(), "google");
     assert_eq!(code, Some(1));
-    assert_has(&findings, &["wrong: ", "client"]);
+    assert_has(
+        &findings,
+        &["wrong: ", "invalid_client", "google.client_id"],
+    );
 
     // One user's grant is gone, another's is good: that is no fault of the installation.
     KalendsToml::of(&google).write(folder.path());
@@ -188,6 +193,83 @@ fn redis_and_neo4j_are_looked_at_with_their_versions() {
     assert_has(&findings, &["wrong: ", "password"]);
     let (_, findings) = examined(folder.path(), "google");
     assert_has(&findings, &["ok: ", "a token was given"]);
+}
+
+#[test]
+fn faults_of_neo4j_are_told_apart_each_with_what_to_do() {
+    const FORBIDDEN: &str = "Neo.ClientError.Security.Forbidden";
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 1, 1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let start = Neo4jServer::start_with(PASSWORD, &["neo4j"], Default::default());
+    let neo4j = runtime.block_on(start);
+    KalendsToml::of(&google)
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "url", &format!("{:?}", neo4j.url))
+        .set("graph", "password", &format!("{PASSWORD:?}"))
+        .write(folder.path());
+    // The planted words are the server's own, which are nothing for a log: they may quote data.
+    let refused = |code: &str| Fault::Refused(403, ServerError::new(code, "planted words"));
+    let (probe, schema) = (1, ENSURE_SCHEMA.len());
+    let cases: [(usize, Fault, &[&str]); 6] = [
+        // No Query API: what a Neo4j before it answers at its address.
+        (
+            0,
+            Fault::Html(404),
+            &["Neo4j cannot be asked", "older than 5.25", "graph.url"],
+        ),
+        (
+            0,
+            refused("Neo.ClientError.Database.DatabaseNotFound"),
+            &["Neo4j cannot be asked", "database name"],
+        ),
+        // The constraints are not there, and cannot be made.
+        (
+            probe,
+            refused(FORBIDDEN),
+            &["nothing can be written", FORBIDDEN, "what that user may do"],
+        ),
+        (
+            probe,
+            refused("Neo.DatabaseError.Schema.ConstraintCreationFailed"),
+            &[
+                "nothing can be written",
+                "ConstraintCreationFailed",
+                "check the graph's",
+            ],
+        ),
+        // They are there, and no node may be made.
+        (
+            probe + schema,
+            refused(FORBIDDEN),
+            &["nothing can be written", FORBIDDEN, "what that user may do"],
+        ),
+        (
+            probe + schema + 1,
+            refused(FORBIDDEN),
+            &["stays in neo4j", FORBIDDEN, "leave to delete nodes"],
+        ),
+    ];
+    for (passed, fault, parts) in cases {
+        neo4j.emulator().clear_faults();
+        neo4j.emulator().let_pass(passed);
+        neo4j.emulator().inject(fault);
+        let (code, findings) = examined(folder.path(), "graph");
+        assert_eq!(code, Some(1), "{findings:?}");
+        let parts: Vec<&str> = ["wrong: "].iter().chain(parts).copied().collect();
+        assert_has(&findings, &parts);
+        assert!(
+            !findings.iter().any(|told| told.contains("planted")),
+            "{findings:?}"
+        );
+    }
+    neo4j.emulator().clear_faults();
+    let (code, findings) = examined(folder.path(), "graph");
+    assert_eq!(code, Some(0), "{findings:?}");
 }
 
 #[test]

@@ -141,6 +141,11 @@ pub fn failure_of_status(status: u16, retry_after_ms: Option<u64>) -> Failure {
             FailureKind::Permanent,
             "it does not speak the Query API's JSON; Neo4j 5.25 or later is needed",
         ),
+        404 => (
+            TRANSIENT,
+            "there is no Query API at this address: Neo4j is older than 5.25, perhaps the database is paused, or the address is \
+             another server's",
+        ),
         413 => (FailureKind::TooLarge, "fewer events at a time may fit"),
         408 | 425 | 429 | 500..=599 => (
             FailureKind::Transient { retry_after_ms },

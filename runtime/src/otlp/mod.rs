@@ -81,9 +81,19 @@ impl Collected {
     /// # Errors
     /// If no TLS client can be made.
     pub(crate) fn export(self, endpoint: &str, instance: &str) -> Result<Export, Refused> {
+        self.export_within(endpoint, instance, REQUEST_MS_MAX)
+    }
+
+    /// As [`Collected::export`], where a request may take `request_ms` milliseconds.
+    fn export_within(
+        self,
+        endpoint: &str,
+        instance: &str,
+        request_ms: u64,
+    ) -> Result<Export, Refused> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_millis(REQUEST_MS_MAX))
+            .timeout(Duration::from_millis(request_ms))
             .build()
             .map_err(|error| {
                 Refused::bad_input(format!(

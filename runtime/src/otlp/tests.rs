@@ -7,6 +7,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::message::message;
 use super::*;
+use crate::hostile::{Hostile, LONG_MS, Manner, PATIENCE};
 
 fn with_spans(work: impl FnOnce()) -> (Vec<Record>, u64) {
     let (layer, mut collected) = collect(7);
@@ -147,4 +148,42 @@ fn a_text_is_cut_and_facts_are_few() {
         panic!("{facts:?}");
     };
     assert_eq!(text.chars().count(), 128);
+}
+
+/// Sends one span to `server` and stops, as at an end, but without a bound on that; how many spans it said are lost.
+async fn sent_to(server: &Hostile, request_ms: u64) -> u64 {
+    let (layer, collected) = collect(7);
+    let warned = Warned::default();
+    let subscriber = Registry::default().with(layer).with(warned.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    drop(info_span!(target: TARGET, "sync"));
+    let endpoint = format!("http://{}", server.address);
+    let export = collected
+        .export_within(&endpoint, "worker-1", request_ms)
+        .unwrap();
+    export.stop.send_replace(true);
+    let ended = tokio::time::timeout(PATIENCE, export.task).await;
+    ended.expect("a request ends").unwrap();
+    assert_eq!(server.asked().len(), 1);
+    let lost = warned.0.lock().unwrap().iter().sum();
+    lost
+}
+
+#[tokio::test]
+async fn spans_do_not_follow_a_redirect() {
+    let trap = Hostile::start(Manner::Trap).await;
+    for status in [301, 302, 303, 307, 308] {
+        let server = Hostile::start(Manner::Redirect(status, trap.address)).await;
+        assert_eq!(sent_to(&server, LONG_MS).await, 1, "{status}");
+    }
+    assert_eq!(trap.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_or_never_ends_holds_nobody_up() {
+    let silent = Hostile::start(Manner::Silent).await;
+    assert_eq!(sent_to(&silent, 100).await, 1);
+    // It was taken; what else the collector has to say is not read to its end.
+    let endless = Hostile::start(Manner::Endless).await;
+    assert_eq!(sent_to(&endless, LONG_MS).await, 0);
 }

@@ -156,3 +156,40 @@ fn tell(what: &str, failure: &Failure, findings: &mut Findings) {
         _ => findings.wrong(ROOM, what, ""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kalends_adapters::secret::Secret;
+
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn an_old_neo4j_is_wrong_and_the_needed_one_is_named() {
+        let neo4j = Neo4jConfig {
+            url: "http://127.0.0.1:7474".to_owned(),
+            user: "neo4j".to_owned(),
+            password: Secret::new("planted"),
+            databases: GraphDatabases::Shared("neo4j".to_owned()),
+            request_timeout_ms: 1_000,
+        };
+        for (number, verdict) in [
+            ("4.4.30 (community)", Verdict::Wrong),
+            ("5.24.2 (enterprise)", Verdict::Wrong),
+            ("5.25.0 (community)", Verdict::Good),
+            ("5.26-aura (enterprise)", Verdict::Good),
+            ("2026.09.0 (enterprise)", Verdict::Good),
+        ] {
+            let mut findings = Findings::default();
+            version(&format!("{KERNEL}{number}"), "neo4j", &neo4j, &mut findings);
+            let [finding] = &findings.0[..] else {
+                panic!("{:?}", findings.0);
+            };
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.what.contains(number), "{finding:?}");
+            let remedy = finding.remedy.as_deref().unwrap_or_default();
+            let is_named = remedy.contains("Neo4j 5.25 or newer is needed");
+            assert_eq!(is_named, verdict == Verdict::Wrong, "{finding:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use kalends_adapters::embedded::{EmbeddedStore, FILE_NAME, LOCK_NAME, OpenError};
-use kalends_adapters::redis::{RedisStore, Unusable};
+use kalends_adapters::redis::{RedisStore, ServerFacts, Unusable};
 use kalends_core::id::{SourceName, UserId};
 use kalends_core::port::Store;
 use kalends_core::queue::command::{BATCH_MAX, Command, Reply};
@@ -85,18 +85,20 @@ async fn in_redis(config: &RedisConfig, findings: &mut Findings) -> Option<Arc<d
             return None;
         }
     };
+    tell_facts(&facts, &config.address(), &config.prefix, findings);
+    Some(Arc::new(store))
+}
+
+/// What a Redis that may be used says of itself.
+fn tell_facts(facts: &ServerFacts, at: &str, prefix: &str, findings: &mut Findings) {
     let version = facts
         .version
         .as_deref()
         .unwrap_or("a Redis that does not tell its version");
-    let at = config.address();
     let (ahead_ms, answer_ms) = (facts.clock_ahead_ms, facts.answer_ms);
     findings.good(
         ROOM,
-        format!(
-            "{version} at {at}, prefix {}; it answered within {answer_ms} ms",
-            config.prefix
-        ),
+        format!("{version} at {at}, prefix {prefix}; it answered within {answer_ms} ms"),
     );
     match facts.memory_policy.as_deref() {
         Some(policy) => findings.good(ROOM, format!("maxmemory-policy is {policy}")),
@@ -134,7 +136,6 @@ async fn in_redis(config: &RedisConfig, findings: &mut Findings) -> Option<Arc<d
             "run Kalends nearer to it",
         );
     }
-    Some(Arc::new(store))
 }
 
 fn in_folder(config: &Config, findings: &mut Findings) -> Option<Arc<dyn Store>> {
@@ -197,5 +198,73 @@ fn writable(config: &Config, findings: &mut Findings) {
             _ => "look at the disk, or name another store.data_dir",
         };
         findings.wrong(ROOM, what, remedy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    const GOOD: ServerFacts = ServerFacts {
+        version: None,
+        memory_policy: None,
+        keeps_log: Some(true),
+        clock_ahead_ms: 0,
+        answer_ms: 1,
+    };
+
+    /// The findings that are not good, with what to do.
+    fn bad(facts: &ServerFacts) -> Vec<(Verdict, String, String)> {
+        let mut findings = Findings::default();
+        tell_facts(facts, "127.0.0.1:6379", "kalends", &mut findings);
+        let bad = findings.0.into_iter();
+        bad.filter(|finding| finding.verdict != Verdict::Good)
+            .map(|finding| (finding.verdict, finding.what, finding.remedy.unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_its_direction_and_its_cure() {
+        let good = ServerFacts {
+            version: Some("Redis 7.2.4".to_owned()),
+            memory_policy: Some("noeviction".to_owned()),
+            ..GOOD
+        };
+        assert_eq!(bad(&good), []);
+        let limit_ms = i64::try_from(CLOCK_OFF_MS).unwrap();
+        for (ahead_ms, direction) in [(limit_ms + 2, "ahead of"), (-limit_ms - 2, "behind")] {
+            let mut off = good.clone();
+            off.clock_ahead_ms = ahead_ms;
+            let [(verdict, what, remedy)] = &bad(&off)[..] else {
+                panic!("{:?}", bad(&off));
+            };
+            assert_eq!(*verdict, Verdict::Unwise);
+            assert!(what.contains(&format!("2002 ms {direction}")), "{what}");
+            assert!(remedy.contains("NTP"), "{remedy}");
+            // Within what the length of the answer leaves open, nothing is known.
+            off.answer_ms = 2;
+            assert_eq!(bad(&off), []);
+        }
+    }
+
+    #[test]
+    fn a_slow_redis_without_a_log_whose_policy_is_not_known_is_told_three_times() {
+        let facts = ServerFacts {
+            keeps_log: Some(false),
+            answer_ms: ANSWER_SLOW_MS + 1,
+            ..GOOD
+        };
+        let bad = bad(&facts);
+        let has = |what: &str, remedy: &str| {
+            let mut found = bad.iter();
+            found.any(|(verdict, told, cure)| {
+                *verdict == Verdict::Unwise && told.contains(what) && cure.contains(remedy)
+            })
+        };
+        assert_eq!(bad.len(), 3, "{bad:?}");
+        assert!(has("maxmemory-policy", "noeviction"), "{bad:?}");
+        assert!(has("no append-only file", "appendonly yes"), "{bad:?}");
+        assert!(has("slowly", "nearer"), "{bad:?}");
     }
 }

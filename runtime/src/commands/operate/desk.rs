@@ -130,17 +130,22 @@ impl Desk {
     }
 
     fn at(config: &Config, listen: SocketAddr) -> Result<Desk, Refused> {
+        Desk::of_api(reachable(listen), config.http.token.clone(), ANSWER_MS_MAX)
+    }
+
+    /// The process whose API is at `address`, and answers within `answer_ms` milliseconds.
+    fn of_api(address: SocketAddr, token: Option<Secret>, answer_ms: u64) -> Result<Desk, Refused> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_millis(ANSWER_MS_MAX))
+            .timeout(Duration::from_millis(answer_ms))
             // What is meant for this machine goes through no other one.
             .no_proxy()
             .build()
             .map_err(|error| failed(format!("no HTTP client can be made: {error}")))?;
         Ok(Desk(Way::Api {
             client,
-            base: format!("http://{}", reachable(listen)),
-            token: config.http.token.clone(),
+            base: format!("http://{address}"),
+            token,
         }))
     }
 
@@ -263,4 +268,54 @@ fn web(config: &Config, store: Arc<dyn Store>) -> Arc<Web> {
     let (_, readiness) = watch::channel(Readiness::Ready);
     let metrics = Arc::new(Metrics::new(SystemClock.now(), 1));
     Web::new(settings, store, readiness, metrics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile::{Hostile, LONG_MS, Manner, PATIENCE};
+
+    const TOKEN: &str = "planted-api-token-0123456789";
+
+    /// What an operator hears whose process is `server`.
+    async fn refusal(server: &Hostile, answer_ms: u64) -> Refused {
+        let token = Some(Secret::new(TOKEN));
+        let desk = Desk::of_api(server.address, token, answer_ms).unwrap();
+        let asked = desk.ask("POST", "/api/v1/resume", None);
+        let asked = tokio::time::timeout(PATIENCE, asked).await;
+        let refused = asked.expect("a request ends").unwrap_err();
+        assert!(!refused.detail.contains(TOKEN), "{}", refused.detail);
+        refused
+    }
+
+    #[tokio::test]
+    async fn the_token_does_not_follow_a_redirect() {
+        let trap = Hostile::start(Manner::Trap).await;
+        for status in [301, 302, 303, 307, 308] {
+            let server = Hostile::start(Manner::Redirect(status, trap.address)).await;
+            refusal(&server, LONG_MS).await;
+            // It was sent where it belongs, so that it could have been sent on.
+            let asked = server.asked();
+            assert_eq!(asked.len(), 1, "{status}");
+            assert_eq!(asked[0][AUTHORIZATION], format!("Bearer {TOKEN}"));
+        }
+        assert_eq!(trap.asked().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_comes_ends_with_the_timeout() {
+        let server = Hostile::start(Manner::Silent).await;
+        let refused = refusal(&server, 100).await;
+        assert_eq!(refused.exit, Exit::Failed);
+        let detail = refused.detail;
+        assert!(detail.contains("does not answer"), "{detail}");
+        assert!(detail.contains("http.listen"), "{detail}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_cut_short() {
+        let server = Hostile::start(Manner::Endless).await;
+        let refused = refusal(&server, LONG_MS).await;
+        assert!(refused.detail.contains("too much"), "{}", refused.detail);
+    }
 }
