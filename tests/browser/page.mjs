@@ -33,6 +33,15 @@ async function pictures(name) {
   }
   await page.tell("Emulation.setDeviceMetricsOverride", { ...DESKTOP, deviceScaleFactor: 1 });
 }
+// All of the page as it stands, with what is typed into it.
+const whole = () => page.value("document.documentElement.outerHTML + [...document.querySelectorAll('input, textarea')].map((one) => one.value).join(' ')");
+async function showsNothingSecret(control) {
+  const shown = await whole();
+  assert.ok(shown.includes(control), `the search finds what is there: ${control}`);
+  for (const word of process.env.KALENDS_NEVER_SHOWN.split("\n")) {
+    assert.ok(word.length > 4 && !shown.includes(word), `the page holds ${word}`);
+  }
+}
 // What a screen reader hears: every control has a name, and the page has its landmarks.
 async function accessible(landmarks = ["banner", "main", "contentinfo", "search"]) {
   const { nodes } = await page.tell("Accessibility.getFullAXTree");
@@ -60,6 +69,7 @@ try {
   await page.until("who must connect again", `${has("user", "Users who must connect again")} && ${has("user", hostileUser)}`);
   assert.equal(await page.value("document.querySelector('main img, main script')"), null);
   assert.equal(await page.value("typeof planted"), "undefined");
+  await showsNothingSecret(failedUser);
   await accessible();
   await pictures("looking");
 
@@ -88,6 +98,7 @@ try {
   await page.until("the login", has("message", "Logged in"));
   assert.equal(await page.value("localStorage.length + document.cookie.length"), 0);
   await page.until("the buttons", `${buttons} > 0`);
+  await showsNothingSecret(failedUser);
   await accessible();
 
   step("try a failed job again");
@@ -177,6 +188,7 @@ try {
   await page.type("user-");
   await page.key("Enter");
   await page.until("the list", has("user", "Names that begin with user-"));
+  await showsNothingSecret(failedUser);
   await accessible();
   await pictures("found");
 

@@ -21,6 +21,15 @@ pub(crate) fn text_of(
     headers: &[&str],
     body: &str,
 ) -> String {
+    let mut stream = send(address, method, path, headers, body);
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("the answer is text");
+    answer
+}
+
+fn send(address: &str, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("somebody listens there");
     stream
         .set_read_timeout(Some(PATIENCE))
@@ -33,11 +42,27 @@ pub(crate) fn text_of(
     stream
         .write_all(request.as_bytes())
         .expect("a small request fits");
-    let mut answer = String::new();
     stream
-        .read_to_string(&mut answer)
-        .expect("the answer is text");
-    answer
+}
+
+/// What comes first of an answer that does not end, a stream of events say: up to the piece in which `wanted` is there.
+///
+/// # Panics
+/// If nobody answers there, or it ends before.
+#[must_use]
+pub fn listen(address: &str, path: &str, wanted: &str) -> String {
+    let mut stream = send(address, "GET", path, &[&format!("Host: {address}")], "");
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4_096];
+    loop {
+        let count = stream.read(&mut piece).expect("the answer goes on");
+        assert!(count > 0, "it ended without {wanted:?}");
+        bytes.extend_from_slice(&piece[..count]);
+        let text = String::from_utf8_lossy(&bytes);
+        if text.contains(wanted) {
+            return text.into_owned();
+        }
+    }
 }
 
 /// The status and the body that are answered to `METHOD path` with these header lines (`Host` is one of them) and this body.

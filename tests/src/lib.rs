@@ -14,4 +14,5 @@ pub mod redis_cluster;
 pub mod redis_ledger;
 pub mod redis_load;
 pub mod redis_server;
+pub mod shown;
 pub mod tcp_proxy;

@@ -104,7 +104,7 @@ fn faults_at_google_are_told_apart() {
     assert_eq!(code, Some(1));
     assert_has(
         &findings,
-        &["wrong: ", "invalid_client", "google.client_id"],
+        &["wrong: ", "check the client id and the client secret"],
     );
 
     // One user's grant is gone, another's is good: that is no fault of the installation.

@@ -7,11 +7,16 @@
 )]
 
 use std::path::Path;
+use std::sync::Arc;
 
+use kalends::clock::SystemClock;
+use kalends_adapters::embedded::EmbeddedStore;
+use kalends_core::port::Store;
+use kalends_core::queue::command::{Command, Reply};
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::process::{Ended, Process, kalends, kalends_binary, status, wait_until};
-use kalends_tests::redis_server::{RedisOptions, RedisServer, free_port};
+use kalends_tests::redis_server::{RedisOptions, RedisServer, free_port, store_of};
 use serde_json::Value;
 
 const TOKEN: &str = "planted-http-token-0123456789";
@@ -114,6 +119,115 @@ fn operate(folder: &Path, user: &str) {
 
     assert_eq!(done(folder, "resume"), "everything goes on\n");
     assert!(status(folder)["sources"][0]["paused"].is_null());
+}
+
+/// Each of these users fails once, by a sync that is asked for by hand.
+fn fail(folder: &Path, google: &GoogleServer, users: &[String]) {
+    let failed = || status(folder)["failed"].as_u64().unwrap();
+    for user in users {
+        let before = failed();
+        let fault = kalends_sim::google::Fault::Html { status: 503 };
+        google.lock().emulator.inject(Some(user), fault).unwrap();
+        // By the process that has the store, it is only asked for.
+        let _ = words(folder, &format!("sync {user}"));
+        wait_until("a failed sync", || failed() == before + 1);
+    }
+}
+
+/// What holds for all at once, and for one source and one schedule, whichever way is taken. Nothing waits and nothing has failed
+/// but the fan-out of a tick, which waits because all is paused.
+fn operate_on_all(folder: &Path, google: &GoogleServer) {
+    let cancelled = words(folder, "jobs cancel --schedule nothing");
+    assert_eq!(cancelled.code, Some(2), "{}", cancelled.errors);
+    let waiting = done(folder, "jobs list --state waiting");
+    assert!(waiting.contains("fan-out of calendar-sync"), "{waiting}");
+    let cancelled = done(folder, "jobs cancel --schedule calendar-sync");
+    assert_eq!(cancelled, "1 job cancelled\n");
+    assert_eq!(status(folder)["waiting"], 0);
+
+    let paused = || status(folder)["sources"][0]["paused"].clone();
+    let resumed = done(folder, "resume --source google-calendar");
+    assert_eq!(resumed, "google-calendar goes on\n");
+    assert!(paused().is_null());
+
+    let users: Vec<String> = google.users().into_iter().map(|one| one.email).collect();
+    fail(folder, google, &users);
+    let told = done(folder, "pause --source google-calendar --reason moving");
+    assert!(told.contains("google-calendar is paused"), "{told}");
+    assert_eq!(paused(), "moving");
+    for line in [
+        "pause --source nowhere --reason x",
+        "resume --source nowhere",
+    ] {
+        let refused = words(folder, line);
+        assert_eq!(refused.code, Some(2), "{line}: {}", refused.errors);
+        assert!(refused.errors.contains("no source"), "{}", refused.errors);
+    }
+    let count = users.len();
+    let retried = done(folder, "jobs retry --all");
+    assert_eq!(retried, format!("{count} jobs are tried again\n"));
+    let now = status(folder);
+    assert_eq!(
+        (&now["failed"], &now["waiting"]),
+        (&0.into(), &count.into()),
+        "{now}"
+    );
+    for user in &users {
+        let _ = done(
+            folder,
+            &format!("jobs cancel {user} --source google-calendar"),
+        );
+    }
+    let _ = done(folder, "resume --source google-calendar");
+
+    fail(folder, google, &users);
+    let listed = words(folder, "jobs list --state failed --json")
+        .done()
+        .json();
+    let one = &listed["jobs"][0];
+    let told = done(folder, &format!("jobs discard {}", one["number"]));
+    assert_eq!(told, "1 failed jobs are forgotten\n");
+    let left = done(folder, "jobs list --state failed");
+    assert!(!left.contains(one["user"].as_str().unwrap()), "{left}");
+    let told = done(folder, "jobs discard --all");
+    assert_eq!(told, format!("{} failed jobs are forgotten\n", count - 1));
+    assert_eq!(status(folder)["failed"], 0);
+}
+
+/// All is paused, and the schedule of the configuration fires: its fan-out waits.
+fn fire(folder: &Path, store: &dyn Store) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let apply = |command| runtime.block_on(store.apply(command)).unwrap();
+    apply(Command::Pause {
+        source: None,
+        reason: "a test".to_owned(),
+    });
+    let stamped = apply(Command::Schedules);
+    let Reply::Schedules { schedules } = stamped.value else {
+        panic!("not a list");
+    };
+    let found = schedules
+        .into_iter()
+        .find(|(name, _)| name.as_str() == "calendar-sync");
+    let (schedule, state) = found.unwrap_or_else(|| panic!("no schedule in {}", folder.display()));
+    let fired = apply(Command::Tick {
+        schedule,
+        revision: state.revision,
+        after: state.last_tick_at,
+        at: stamped.now,
+        missed: 0,
+        fire: true,
+    });
+    assert!(matches!(fired.value, Reply::Fired { .. }), "{fired:?}");
+}
+
+/// As [`fire`], with the embedded store, which nobody has.
+fn fire_embedded(folder: &Path) {
+    let store = EmbeddedStore::open(&folder.join("kalends-data"), Arc::new(SystemClock)).unwrap();
+    fire(folder, &store);
 }
 
 /// A fleet's worth of state: two users of whom the first has failed once.
@@ -257,6 +371,78 @@ fn a_shared_redis_is_operated_beside_its_processes() {
         .set("graph", "password", r#""kalends""#);
     let user = prepared(folder.path(), toml, &google);
     operate(folder.path(), &user);
+}
+
+/// Three users who were synced once; nobody has the store.
+fn synced(folder: &Path, toml: KalendsToml, google: &GoogleServer) {
+    toml.set("retry", "attempts", "1").write(folder);
+    let process = Process::start(folder, &["run"]);
+    wait_until("the first syncs", || {
+        let store = folder.join("kalends-data/kalends.db");
+        (store.exists() || !toml_is_embedded(folder)) && status(folder)["completed_total"] == 3
+    });
+    assert_eq!(google.users().len(), 3);
+    process.stop();
+}
+
+#[test]
+fn all_at_once_is_operated_directly() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 3, 1);
+    synced(folder.path(), KalendsToml::of(&google), &google);
+    fire_embedded(folder.path());
+    operate_on_all(folder.path(), &google);
+}
+
+#[test]
+fn all_at_once_is_operated_through_the_process_that_has_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 3, 1);
+    let address = format!("127.0.0.1:{}", free_port());
+    let toml = KalendsToml::of(&google)
+        .set("http", "listen", &format!("{address:?}"))
+        .set("http", "token", &format!("{TOKEN:?}"));
+    synced(folder.path(), toml, &google);
+    fire_embedded(folder.path());
+    let mut process = Process::start(folder.path(), &["run"]);
+    process.wait_for_log("/readyz are served");
+    operate_on_all(folder.path(), &google);
+    let ended = process.stop();
+    // It was asked, and did it itself.
+    for part in [
+        "failed jobs tried again, by the API",
+        "failed jobs forgotten, by the API",
+        "a waiting job was cancelled, by the API",
+        "paused, by the API",
+    ] {
+        assert!(ended.errors.contains(part), "{part}: {}", ended.errors);
+    }
+}
+
+#[test]
+fn all_at_once_is_operated_in_a_shared_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let google = GoogleServer::start(1, 3, 1);
+    let redis = RedisServer::start(&RedisOptions::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (neo4j, _) = runtime.block_on(kalends_tests::neo4j_server::Neo4jServer::shared());
+    let toml = KalendsToml::of(&google)
+        .set("redis", "url", &format!("{:?}", redis.url()))
+        .set("redis", "prefix", r#""operate-all-test""#)
+        .set("graph", "kind", r#""neo4j""#)
+        .set("graph", "url", &format!("{:?}", neo4j.url))
+        .set("graph", "password", r#""kalends""#);
+    synced(folder.path(), toml, &google);
+    let store = {
+        let _inside = runtime.enter();
+        store_of(&redis.url(), "operate-all-test")
+    };
+    fire(folder.path(), &store);
+    operate_on_all(folder.path(), &google);
 }
 
 #[test]

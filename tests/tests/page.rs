@@ -8,14 +8,53 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use kalends_sim::google::Fault;
+use kalends::clock::SystemClock;
+use kalends_core::time::{Clock as _, HOUR_MS, Timestamp};
+use kalends_sim::google::{Change, DraftStart, EventDraft, Fault};
 use kalends_tests::google_server::GoogleServer;
-use kalends_tests::kalends_toml::KalendsToml;
+use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::process::{Process, status, wait_until};
 
 const TOKEN: &str = "planted-api-token-51d0";
 /// A name that would be a picture with a script, were it taken for markup.
 const HOSTILE: &str = "<img src=x onerror=planted=1>";
+
+/// Titles that would do something, were they shown as they are; none is shown at all.
+const TITLES: [&str; 3] = [
+    "<img src=x onerror=planted=2>planted-title",
+    "</script><script>planted=3</script>planted-title",
+    "\u{202e}planted-title\u{1b}[31m",
+];
+
+/// One a line.
+fn never_shown(google: &GoogleServer) -> String {
+    let grants = google.users().into_iter().map(|one| one.refresh_token);
+    let fixed = [
+        TOKEN,
+        CLIENT_SECRET,
+        "no-such-grant",
+        "planted-title",
+        "ya29.",
+    ];
+    let words: Vec<String> = fixed.map(str::to_owned).into_iter().chain(grants).collect();
+    words.join("\n")
+}
+
+fn create(google: &GoogleServer, user: &str, title: &str) {
+    let now = SystemClock.now();
+    let draft = EventDraft {
+        summary: Some(title.to_owned()),
+        start: DraftStart::At {
+            at: Timestamp::from_ms(now.as_ms() / 1_000 * 1_000).plus_ms(24 * HOUR_MS),
+            zone: "Europe/Berlin".to_owned(),
+        },
+        length_minutes: 30,
+        repeat: None,
+        guests: 1,
+    };
+    let emulator = &mut google.lock().emulator;
+    emulator.apply(now, user, &Change::Create(draft)).unwrap();
+}
 
 /// Pictures are left in the folder that `KALENDS_PICTURES` names.
 #[test]
@@ -24,6 +63,11 @@ fn the_page_shows_changes_and_changes_things() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(7, 40, 5);
     let failed = google.users().remove(3).email;
+    for user in google.users() {
+        for title in TITLES {
+            create(&google, &user.email, title);
+        }
+    }
     let fault = Fault::Html { status: 503 };
     google.lock().emulator.inject(Some(&failed), fault).unwrap();
     KalendsToml::of(&google)
@@ -44,6 +88,8 @@ fn the_page_shows_changes_and_changes_things() {
     let ended = Command::new("node")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/browser/page.mjs"))
         .args([&url, TOKEN, &failed, HOSTILE])
+        // What the page must never hold: secrets, and what events say.
+        .env("KALENDS_NEVER_SHOWN", never_shown(&google))
         .arg(&pictures)
         .output()
         .unwrap();
