@@ -134,17 +134,28 @@ fn fail(folder: &Path, google: &GoogleServer, users: &[String]) {
     }
 }
 
-/// What holds for all at once, and for one source and one schedule, whichever way is taken. Nothing waits and nothing has failed
-/// but the fan-out of a tick, which waits because all is paused.
-fn operate_on_all(folder: &Path, google: &GoogleServer) {
-    let cancelled = words(folder, "jobs cancel --schedule nothing");
-    assert_eq!(cancelled.code, Some(2), "{}", cancelled.errors);
+/// The fan-out of a tick waits, as no process runs: it is cancelled.
+fn cancel_a_fan_out(folder: &Path) {
     let waiting = done(folder, "jobs list --state waiting");
     assert!(waiting.contains("fan-out of calendar-sync"), "{waiting}");
     let cancelled = done(folder, "jobs cancel --schedule calendar-sync");
     assert_eq!(cancelled, "1 job cancelled\n");
     assert_eq!(status(folder)["waiting"], 0);
+}
 
+/// What holds for all at once, and for one source and one schedule, whichever way is taken. Nothing waits and nothing has failed.
+fn operate_on_all(folder: &Path, google: &GoogleServer) {
+    // A process begins a fan-out at once, so beside one there is none that waits.
+    for schedule in ["calendar-sync", "nothing"] {
+        let refused = words(folder, &format!("jobs cancel --schedule {schedule}"));
+        assert_eq!(refused.code, Some(2), "{}", refused.errors);
+        assert!(
+            refused.errors.contains("no such job that waits"),
+            "{}",
+            refused.errors
+        );
+    }
+    let _ = done(folder, "pause --reason works");
     let paused = || status(folder)["sources"][0]["paused"].clone();
     let resumed = done(folder, "resume --source google-calendar");
     assert_eq!(resumed, "google-calendar goes on\n");
@@ -194,17 +205,13 @@ fn operate_on_all(folder: &Path, google: &GoogleServer) {
     assert_eq!(status(folder)["failed"], 0);
 }
 
-/// All is paused, and the schedule of the configuration fires: its fan-out waits.
+/// The schedule of the configuration fires.
 fn fire(folder: &Path, store: &dyn Store) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let apply = |command| runtime.block_on(store.apply(command)).unwrap();
-    apply(Command::Pause {
-        source: None,
-        reason: "a test".to_owned(),
-    });
     let stamped = apply(Command::Schedules);
     let Reply::Schedules { schedules } = stamped.value else {
         panic!("not a list");
@@ -222,12 +229,6 @@ fn fire(folder: &Path, store: &dyn Store) {
         fire: true,
     });
     assert!(matches!(fired.value, Reply::Fired { .. }), "{fired:?}");
-}
-
-/// As [`fire`], with the embedded store, which nobody has.
-fn fire_embedded(folder: &Path) {
-    let store = EmbeddedStore::open(&folder.join("kalends-data"), Arc::new(SystemClock)).unwrap();
-    fire(folder, &store);
 }
 
 /// A fleet's worth of state: two users of whom the first has failed once.
@@ -390,7 +391,9 @@ fn all_at_once_is_operated_directly() {
     let folder = tempfile::tempdir().unwrap();
     let google = GoogleServer::start(1, 3, 1);
     synced(folder.path(), KalendsToml::of(&google), &google);
-    fire_embedded(folder.path());
+    let store = EmbeddedStore::open(&folder.path().join("kalends-data"), Arc::new(SystemClock));
+    fire(folder.path(), &store.unwrap());
+    cancel_a_fan_out(folder.path());
     operate_on_all(folder.path(), &google);
 }
 
@@ -403,7 +406,6 @@ fn all_at_once_is_operated_through_the_process_that_has_the_store() {
         .set("http", "listen", &format!("{address:?}"))
         .set("http", "token", &format!("{TOKEN:?}"));
     synced(folder.path(), toml, &google);
-    fire_embedded(folder.path());
     let mut process = Process::start(folder.path(), &["run"]);
     process.wait_for_log("/readyz are served");
     operate_on_all(folder.path(), &google);
@@ -414,6 +416,7 @@ fn all_at_once_is_operated_through_the_process_that_has_the_store() {
         "failed jobs forgotten, by the API",
         "a waiting job was cancelled, by the API",
         "paused, by the API",
+        "resumed, by the API",
     ] {
         assert!(ended.errors.contains(part), "{part}: {}", ended.errors);
     }
@@ -442,6 +445,7 @@ fn all_at_once_is_operated_in_a_shared_redis() {
         store_of(&redis.url(), "operate-all-test")
     };
     fire(folder.path(), &store);
+    cancel_a_fan_out(folder.path());
     operate_on_all(folder.path(), &google);
 }
 

@@ -174,6 +174,12 @@ fn a_whole_run_shows_no_secret_to_anybody() {
     let mut shown = Shown::default();
     let imported = kalends(folder, &["users", "import", "users.csv"]).done();
     shown.add("kalends users import", imported.output + &imported.errors);
+    // A graph that lets nobody in stops all for minutes, unless somebody has mended it.
+    wait_until("the graph's refusal", || {
+        !status(folder)["sources"][0]["gate"].is_null()
+    });
+    let resumed = kalends(folder, &["resume"]).done();
+    shown.add("kalends resume", resumed.output + &resumed.errors);
     let everybody = users.len() as u64 + 1;
     wait_until("everybody's first end", || {
         let now = status(folder);
