@@ -165,8 +165,7 @@ async fn sent_to(server: &Hostile, request_ms: u64) -> u64 {
     let ended = tokio::time::timeout(PATIENCE, export.task).await;
     ended.expect("a request ends").unwrap();
     assert_eq!(server.asked().len(), 1);
-    let lost = warned.0.lock().unwrap().iter().sum();
-    lost
+    warned.0.lock().unwrap().iter().sum()
 }
 
 #[tokio::test]
