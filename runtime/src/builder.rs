@@ -19,6 +19,7 @@ use kalends_adapters::google::{GoogleCalendar, GoogleSettings};
 use kalends_adapters::neo4j::{Neo4jGraph, Neo4jSettings};
 use kalends_adapters::redis::{RedisSettings, RedisStore};
 use kalends_core::id::{ScheduleName, SourceName, UserId};
+use kalends_core::node::POLL_MAX_ANNOUNCED_MS;
 use kalends_core::node::settings::{NodeSettings, SourceDefinition};
 use kalends_core::policy::{CatchUp, CronExpression, Limit, ScheduleDefinition, TimeZone};
 use kalends_core::port::{Graph, Source, Store};
@@ -349,7 +350,8 @@ impl Builder {
         let own_clock = self.clock.take();
         let wall = own_clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let driving = own_clock.unwrap_or_else(|| Arc::new(SteadyClock::new(SystemClock.now(), 1)));
-        let settings = self.settings()?;
+        let announced = matches!(choice, StoreChoice::Redis(_));
+        let settings = self.settings(announced)?;
 
         // All that cannot wait or lock comes first, so that a mistake leaves nothing open.
         let source: Arc<dyn Source> = match source {
@@ -407,7 +409,8 @@ impl Builder {
         Ok(Kalends { handle, queue })
     }
 
-    fn settings(self) -> Result<NodeSettings, StartError> {
+    /// `announced`: the store's wake-ups cross processes.
+    fn settings(self, announced: bool) -> Result<NodeSettings, StartError> {
         // The unique part and its hyphen take 17 bytes of a name's 320.
         let is_name = ScheduleName::new(&self.name).is_ok() && self.name.len() <= 256;
         if !is_name {
@@ -417,6 +420,9 @@ impl Builder {
         }
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut settings = NodeSettings::new(worker_id(&self.name), seed);
+        if announced {
+            settings.poll_max_ms = POLL_MAX_ANNOUNCED_MS;
+        }
         let source = self.source_name;
         settings.schedules = match self.schedules {
             // The source may have been named after the schedules.

@@ -17,7 +17,7 @@ pub(crate) struct Address {
 
 /// Something that is going to happen.
 pub(crate) enum Event {
-    /// A machine wants to be called.
+    /// A machine wants to be called. Never in the heap: its process knows when.
     Timer {
         process: u32,
     },

@@ -277,8 +277,7 @@ impl<'a> World<'a> {
 
     fn run_to_the_end(&mut self) {
         while self.phase != Phase::Done && self.failed.is_none() {
-            let next = self.heap.pop();
-            let (at, event) = next.expect("while the world is not done something is planned");
+            let (at, event) = self.next_event();
             assert!(at >= self.now, "time never goes back");
             self.now = at;
             self.tally.events += 1;
@@ -292,9 +291,19 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What happens next: of one millisecond first what comes from outside, then the processes' own timers.
+    fn next_event(&mut self) -> (Timestamp, Event) {
+        let (timer_at, process) = self.next_timer();
+        if self.heap.next_at().is_none_or(|at| timer_at < at) {
+            assert!(timer_at < Timestamp::MAX, "something is always planned");
+            return (timer_at, Event::Timer { process });
+        }
+        self.heap.pop().expect("looked at just now")
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Timer { process } => self.timer(process),
+            Event::Timer { process } => self.timeout(process),
             Event::ToStore {
                 from,
                 command,

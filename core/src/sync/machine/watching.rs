@@ -63,7 +63,7 @@ impl SyncMachine {
                 channel,
             });
         }
-        let id = channel_id(self.fence, self.push_requests);
+        let (fence, requests) = (self.fence, self.push_requests);
         for calendar in &self.to_watch {
             let Some(cursor) = self.cursor.calendars.get_mut(calendar) else {
                 continue;
@@ -75,6 +75,7 @@ impl SyncMachine {
                 None => {}
                 Some(Wish::Watch) => {
                     let calendar = calendar.clone();
+                    let id = channel_id(fence, requests);
                     return Some(Asked::Watch { calendar, id });
                 }
                 Some(Wish::Stop(channel)) => {
