@@ -161,6 +161,10 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             source: source_port,
             source_name: config.schedule.definition.source.clone(),
             metrics: Arc::clone(&metrics),
+            connections_per_address_max: config
+                .push
+                .as_ref()
+                .and_then(|push| push.connections_per_address_max),
         };
         listening = Some(tokio::spawn(web::serve_webhook(listener, hooks)));
     }
@@ -257,6 +261,7 @@ fn web_settings(
         reloader: Some(Arc::clone(reloader)),
         requests: WebSettings::REQUESTS,
         changes: WebSettings::CHANGES,
+        connections_per_address_max: config.http.connections_per_address_max,
     })
 }
 

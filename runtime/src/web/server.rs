@@ -1,6 +1,7 @@
-//! The listener and its connections: bounded in number, in time and in what is read of a request's head.
+//! The listener and its connections: bounded in number (by `places`), in time and in what is read of a request's head.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +14,13 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Web;
+use super::places::Places;
 use super::routes::router;
 use crate::wiring::Refused;
 
-/// Connections at a time; more wait.
-pub(super) const CONNECTIONS_MAX: usize = 64;
 /// A request's head must be there within this time, in milliseconds.
 const HEADER_MS_MAX: u64 = 5_000;
 /// A connection lasts no longer than this, in milliseconds, however often it is used.
@@ -32,6 +31,8 @@ const STREAM_MS_MAX: u64 = 15 * 60_000;
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// The bytes of a request's head that are read at the most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What an address hears that has as many connections as it may. Google comes again after a 503, and so do proxies.
+const ENOUGH: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
 /// Takes a port.
 ///
@@ -65,15 +66,19 @@ pub(super) struct Peer {
 pub async fn serve(listener: TcpListener, web: Arc<Web>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(super::events::tell_listeners(Arc::clone(&web)));
-    serve_router(listener, router(&web), tasks).await;
+    let places = Places::new(web.settings.connections_per_address_max);
+    serve_router(listener, router(&web), places, tasks).await;
 }
 
 /// Serves a router within the bounds of this file, beside `tasks`, for as long as it is polled.
-pub(super) async fn serve_router(listener: TcpListener, router: Router, mut tasks: JoinSet<()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(super) async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Places>,
+    mut tasks: JoinSet<()>,
+) {
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
+        let free = places.free().await;
         while tasks.try_join_next().is_some() {}
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -83,11 +88,23 @@ pub(super) async fn serve_router(listener: TcpListener, router: Router, mut task
                 continue;
             }
         };
+        let Some(place) = places.give(free, address.ip()) else {
+            refuse(stream);
+            continue;
+        };
         let router = router.clone();
         tasks.spawn(async move {
             connection(stream, address, router).await;
             drop(place);
         });
+    }
+}
+
+/// Says so at once or not at all: nobody is waited for, and what is sent fits into any socket's buffer.
+fn refuse(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        // Whoever is refused may be gone already.
+        let _ = stream.write(ENOUGH);
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn settings(address: SocketAddr) -> WebSettings {
         reloader: None,
         requests: UNHURRIED,
         changes: UNHURRIED,
+        connections_per_address_max: None,
     }
 }
 

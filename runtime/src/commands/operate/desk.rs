@@ -257,6 +257,7 @@ fn web(config: &Config, store: Arc<dyn Store>) -> Arc<Web> {
         seed,
         requests: WebSettings::REQUESTS,
         changes: WebSettings::CHANGES,
+        connections_per_address_max: None,
         reloader: None,
     };
     let (_, readiness) = watch::channel(Readiness::Ready);
