@@ -15,6 +15,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kalends_core::id::UserId;
@@ -24,6 +25,8 @@ use crate::secret::Secret;
 
 /// The length of a key, in bytes; it is written as twice as many hexadecimal digits.
 pub const KEY_BYTES: usize = 32;
+/// The length of what is derived of a key to name users in traces, in bytes.
+pub const TRACE_NAMES_KEY_BYTES: usize = 16;
 /// The most keys: the one that seals, and older ones.
 pub const KEYS_MAX: usize = 16;
 /// The longest sealed text that is looked at, in bytes. Google's refresh tokens have at most 512.
@@ -103,6 +106,7 @@ pub struct Keys(Vec<Key>);
 struct Key {
     id: String,
     cipher: RandomizedNonceKey,
+    trace_names: [u8; TRACE_NAMES_KEY_BYTES],
 }
 
 impl fmt::Debug for Keys {
@@ -157,6 +161,12 @@ impl Keys {
     #[must_use]
     pub fn ids(&self) -> Vec<&str> {
         self.0.iter().map(|key| key.id.as_str()).collect()
+    }
+
+    /// What names users in traces, derived of the first key: whoever has it cannot open anything.
+    #[must_use]
+    pub fn trace_names(&self) -> [u8; TRACE_NAMES_KEY_BYTES] {
+        self.0[0].trace_names
     }
 
     /// Whether it was sealed by the key that seals now.
@@ -227,7 +237,17 @@ impl Key {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let cipher = RandomizedNonceKey::new(&AES_256_GCM, bytes).expect("it has its length");
-        Key { id, cipher }
+        // A key of its own for each purpose (NIST SP 800-108r1, with HMAC-SHA256): none tells anything of another.
+        let deriving = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let derived = hmac::sign(&deriving, b"kalends user names in traces");
+        let trace_names = derived.as_ref()[..TRACE_NAMES_KEY_BYTES]
+            .try_into()
+            .expect("it was cut to this length");
+        Key {
+            id,
+            cipher,
+            trace_names,
+        }
     }
 }
 
@@ -314,6 +334,17 @@ mod tests {
         assert_eq!(alone.open(FOR, &ada, &new), Ok(opened));
         let error = alone.open(FOR, &ada, &old).unwrap_err();
         assert!(matches!(error, NotOpened::UnknownKey(_)), "{error}");
+    }
+
+    #[test]
+    fn what_names_users_in_traces_follows_from_the_first_key_and_is_not_the_key() {
+        let one = keys(ONE).trace_names();
+        assert_eq!(one, keys(&format!("{ONE} {TWO}")).trace_names());
+        assert_ne!(one, keys(TWO).trace_names());
+        assert_ne!(one.as_slice(), &from_hex(ONE).unwrap()[..one.len()]);
+        // By another implementation: openssl dgst -sha256 -mac HMAC -macopt hexkey:ONE.
+        let hex: String = one.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "6c80c4e6ca958fc95baa567bd238f796");
     }
 
     #[test]

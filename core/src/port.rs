@@ -63,7 +63,9 @@ pub trait Graph: Send + Sync {
     async fn write(&self, write: GraphWrite) -> Result<GraphReply, Failure>;
 
     /// Removes the user's node, once none of the user's calendars is left: the last step when all data of a user go.
-    /// A node that a lease with a larger token than `fence` has written to stays. Whether there was one.
+    /// A node that a lease with a larger token than `fence` has written to stays. When there is none (any more), writes under
+    /// tokens smaller than `fence` that would make a user's node are [`GraphReply::Fenced`] from then on: a writer that slept
+    /// brings nothing back. Whether there was one.
     ///
     /// # Errors
     /// As a typed failure; [`FailureKind::Permanent`](crate::failure::FailureKind::Permanent) from a graph that has no

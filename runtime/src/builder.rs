@@ -33,6 +33,7 @@ use crate::clock::{SteadyClock, SystemClock};
 use crate::config::settings::CONCURRENCY_MAX;
 use crate::driver::Ports;
 use crate::handle::{Handle, Why, start_by};
+use crate::spans::UserNames;
 use crate::wiring::{Queue, Refused, fresh_seed, store as open_store, worker_id};
 
 /// The schedule of a [`Builder`] that is told none: every quarter of an hour, in UTC.
@@ -154,6 +155,7 @@ pub struct Builder {
     source_settings: SourceSettings,
     sync: SyncSettings,
     users: Vec<(UserId, u64)>,
+    names: Option<UserNames>,
     schedules: Option<Vec<(ScheduleName, ScheduleDefinition)>>,
     change: Box<dyn FnOnce(&mut NodeSettings) + Send>,
 }
@@ -171,6 +173,7 @@ impl Builder {
             source_settings: SourceSettings::default(),
             sync: SyncSettings::default(),
             users: Vec::new(),
+            names: None,
             schedules: None,
             change: Box::new(|_| {}),
         }
@@ -232,6 +235,13 @@ impl Builder {
     /// decides the same. By default it is drawn from the system's entropy, and logged.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// How users are named in spans ([`spans`](crate::spans)); by default so that nobody can tell whose name it is, and otherwise at
+    /// each start.
+    pub fn user_names(mut self, names: UserNames) -> Self {
+        self.names = Some(names);
         self
     }
 
@@ -351,6 +361,7 @@ impl Builder {
         let wall = own_clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let driving = own_clock.unwrap_or_else(|| Arc::new(SteadyClock::new(SystemClock.now(), 1)));
         let announced = matches!(choice, StoreChoice::Redis(_));
+        let names = self.names.take().unwrap_or_else(UserNames::drawn);
         let settings = self.settings(announced)?;
 
         // All that cannot wait or lock comes first, so that a mistake leaves nothing open.
@@ -405,7 +416,7 @@ impl Builder {
             source,
             graph,
         };
-        let handle = start_by(driving, settings, ports, |_| {}, None);
+        let handle = start_by(driving, settings, ports, |_| {}, None, names);
         Ok(Kalends { handle, queue })
     }
 

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::Instrument as _;
 
 use crate::record::Recorder;
-use crate::spans::{Spans, UnderWay};
+use crate::spans::{Spans, UnderWay, UserNames};
 
 /// So many results at the most are told to the node before it is asked again what to do: those that came together are
 /// followed by one claim for all of them.
@@ -56,7 +56,11 @@ pub async fn drive(
     let begun = clock.now();
     let (_, layout) = watch::channel(None);
     let orders = Orders { shutdown, layout };
-    drive_recorded(node, begun, ports, clock, orders, effects, observe, None).await;
+    let names = UserNames::drawn();
+    drive_recorded(
+        node, begun, ports, clock, orders, effects, observe, None, names,
+    )
+    .await;
 }
 
 /// What the outside asks of a node.
@@ -67,7 +71,7 @@ pub(crate) struct Orders {
     pub(crate) layout: watch::Receiver<Option<(Spread, Jitter)>>,
 }
 
-/// As [`drive`], with a journal of it all. `begun` is the time with which the node was made.
+/// As [`drive`], with a journal of it all, and users named so in spans. `begun` is the time with which the node was made.
 #[allow(clippy::too_many_arguments)] // one call each in `drive` and in `handle`, and nobody else's concern
 pub(crate) async fn drive_recorded(
     mut node: Node,
@@ -78,6 +82,7 @@ pub(crate) async fn drive_recorded(
     effects: Arc<Effects>,
     mut observe: impl FnMut(&Node, &Notice),
     mut recorder: Option<Recorder>,
+    names: UserNames,
 ) {
     let Orders {
         mut shutdown,
@@ -89,7 +94,7 @@ pub(crate) async fn drive_recorded(
     let mut woken = store.wait_for_wake();
     let mut tasks: JoinSet<EffectResult> = JoinSet::new();
     let mut running = Running::default();
-    let mut spans = Spans::default();
+    let mut spans = Spans::new(names);
     loop {
         let wake_at = loop {
             let output = node.poll_output();

@@ -91,6 +91,7 @@ use crate::clock::{SteadyClock, SystemClock};
 use crate::driver::{Effects, Orders, Ports, drive_recorded};
 use crate::notices;
 use crate::record::Recorder;
+use crate::spans::UserNames;
 
 pub use ask::{NotDone, NotEnqueued, PAUSE_REASON_CHARS_MAX, grant_hash};
 pub(crate) use ask::{enqueue_sync, pause_reason};
@@ -178,17 +179,33 @@ pub fn start_recorded(
     observe: impl FnMut(&Notice) + Send + 'static,
     recorder: Option<Recorder>,
 ) -> Handle {
-    let clock = Arc::new(SteadyClock::new(SystemClock.now(), 1));
-    start_by(clock, settings, ports, observe, recorder)
+    start_named(settings, ports, observe, recorder, UserNames::drawn())
 }
 
-/// As [`start_recorded`], by any clock that never steps back.
+/// As [`start_recorded`]; in spans users have these `names`, instead of some that are this node's alone.
+///
+/// # Panics
+/// As [`start`].
+#[must_use]
+pub fn start_named(
+    settings: NodeSettings,
+    ports: Ports,
+    observe: impl FnMut(&Notice) + Send + 'static,
+    recorder: Option<Recorder>,
+    names: UserNames,
+) -> Handle {
+    let clock = Arc::new(SteadyClock::new(SystemClock.now(), 1));
+    start_by(clock, settings, ports, observe, recorder, names)
+}
+
+/// As [`start_named`], by any clock that never steps back.
 pub(crate) fn start_by(
     clock: Arc<dyn Clock>,
     settings: NodeSettings,
     ports: Ports,
     mut observe: impl FnMut(&Notice) + Send + 'static,
     recorder: Option<Recorder>,
+    names: UserNames,
 ) -> Handle {
     let begun = clock.now();
     let (stop, shutdown) = watch::channel(None);
@@ -227,6 +244,7 @@ pub(crate) fn start_by(
             }
         },
         recorder,
+        names,
     ));
     let driver = driven.abort_handle();
     let told = Arc::clone(&readiness);

@@ -8,49 +8,80 @@
 //! costs a look at a number.
 //!
 //! What is told: kinds, counts, outcomes. Never told: tokens, texts of calendars, addresses, explanations. A user is a
-//! pseudonym ([`user_name`]), the same in all processes and releases, so that all of one user's attempts can be found; it hides
-//! a name from view, not from somebody who has the name and looks for it.
+//! pseudonym by a key ([`UserNames`]), so that all of one user's attempts can be found, and nobody without the key can try an
+//! address against it. With the keys that seal grants it is the same in all processes; without, in one process until its end.
 
 use std::collections::BTreeMap;
 
+use kalends_adapters::seal::{Keys, TRACE_NAMES_KEY_BYTES};
 use kalends_core::failure::{Failure, FailureKind, LimitScope};
 use kalends_core::google::query::FetchRequest;
 use kalends_core::graph::{GraphReply, GraphWrite};
 use kalends_core::id::UserId;
 use kalends_core::node::io::{EffectResult, Notice, Op};
-use kalends_core::pseudonym::Pseudonym;
 use kalends_core::queue::command::{Command, CommitOutcome, Refusal, Reply};
 use kalends_core::queue::state::JobKey;
-use kalends_core::rng::stable_hash;
+use kalends_sim::incident::Key;
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 pub use kalends_adapters::google::SPANS as TARGET;
 
-/// The seed of the hash that names a user in spans. Another one would part every user's spans in two.
-const USER_SEED: u64 = 0x6b61_6c65_6e64_7332;
 /// So many attempts have a span at once at the most. A node holds fewer jobs; what is more was left behind by jobs whose end
 /// was never told.
 const ATTEMPTS_MAX: usize = 4_096;
 
-/// How a user is named in spans: `anon-` and 16 digits.
-#[must_use]
-pub fn user_name(user: &UserId) -> String {
-    let name = stable_hash(USER_SEED, user.as_str().as_bytes());
-    Pseudonym {
-        name,
-        carried: None,
+/// How users are named in spans: `anon-` and 16 digits, by a key (as in the journals of incidents).
+#[derive(Clone, Debug)]
+pub struct UserNames(Key);
+
+impl UserNames {
+    /// By a key that nobody has: the names are this value's alone, and whoever wants to know whose one is cannot.
+    ///
+    /// # Panics
+    /// If the operating system has no entropy.
+    #[must_use]
+    pub fn drawn() -> Self {
+        let mut bytes = [0; TRACE_NAMES_KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives entropy");
+        UserNames::by(bytes)
     }
-    .text()
+
+    /// By the key that seals grants, or rather by one that is derived of it: the same in all processes that have it in front.
+    #[must_use]
+    pub fn of(keys: &Keys) -> Self {
+        UserNames::by(keys.trace_names())
+    }
+
+    fn by(bytes: [u8; TRACE_NAMES_KEY_BYTES]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        let low = both & u128::from(u64::MAX);
+        let half = |number: u128| u64::try_from(number).expect("64 bits are left");
+        UserNames(Key::new(half(both >> u64::BITS), half(low)))
+    }
+
+    /// A user's name.
+    #[must_use]
+    pub fn of_user(&self, user: &UserId) -> String {
+        self.0.pseudonym(user.as_str()).text()
+    }
 }
 
 /// The spans of one node's attempts that are under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Spans {
+    names: UserNames,
     attempts: BTreeMap<JobKey, Span>,
 }
 
 impl Spans {
+    pub(crate) fn new(names: UserNames) -> Self {
+        Spans {
+            names,
+            attempts: BTreeMap::new(),
+        }
+    }
+
     /// Begins and ends attempts.
     pub(crate) fn observe(&mut self, notice: &Notice) {
         match notice {
@@ -82,7 +113,7 @@ impl Spans {
         let span = match key {
             JobKey::Sync { source, user } => info_span!(
                 target: TARGET, parent: None, "sync",
-                kalends.job = "sync", kalends.source = source.as_str(), kalends.user = user_name(user).as_str(),
+                kalends.job = "sync", kalends.source = source.as_str(), kalends.user = self.names.of_user(user).as_str(),
                 kalends.attempt = attempt, kalends.outcome = Empty, kalends.failure = Empty,
                 kalends.requests = Empty, kalends.events_upserted = Empty, kalends.events_deleted = Empty,
                 kalends.events_quarantined = Empty, kalends.full = Empty, otel.status_code = Empty,
@@ -333,5 +364,32 @@ fn command_label(command: &Command) -> &'static str {
         Command::RetryFailed { .. } => "retry_failed",
         Command::DiscardFailed { .. } => "discard_failed",
         Command::Remove { .. } => "remove",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kalends_adapters::secret::Secret;
+
+    #[test]
+    fn a_user_is_named_by_the_key_and_by_nothing_that_can_be_guessed() {
+        let keys = |text: &str| Keys::parse(&Secret::new(text)).unwrap();
+        let (one, two) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));
+        let ada = UserId::new("ada@example.com").unwrap();
+        let name = UserNames::of(&keys(&one)).of_user(&ada);
+        assert!(name.starts_with("anon-") && name.len() == 21, "{name}");
+        let after_rotation = keys(&format!("{one} {two}"));
+        assert_eq!(UserNames::of(&after_rotation).of_user(&ada), name);
+        let others = [
+            UserNames::of(&keys(&two)),
+            UserNames::drawn(),
+            UserNames::drawn(),
+        ];
+        let mut seen = std::collections::BTreeSet::from([name]);
+        for other in others {
+            assert!(seen.insert(other.of_user(&ada)), "no two keys name alike");
+            assert!(!format!("{other:?}").contains(|letter: char| letter.is_ascii_digit()));
+        }
     }
 }

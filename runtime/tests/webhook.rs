@@ -74,6 +74,7 @@ async fn a_process_that_stops_accepts_nothing_while_its_store_hangs() {
             source: Arc::new(NoGoogle),
             source_name: SourceName::google_calendar(),
             metrics: Arc::new(Metrics::new(SystemClock.now(), 1)),
+            connections_per_address_max: None,
         },
     ));
     let tell = async || {

@@ -1,6 +1,6 @@
 // The page in a browser: node page.mjs URL TOKEN FAILED_USER HOSTILE_USER FOLDER_FOR_PICTURES
-// Looks, sees a change come live, logs in, tries a failed job again, pauses and resumes, sets a limit and schedules, and finds one
-// user's history.
+// Looks, sees a change come live, logs in, tries a failed job again, pauses and resumes, sets a limit and schedules, removes one, and
+// finds one user's history.
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +8,8 @@ import { open } from "./chromium.mjs";
 
 const [url, token, failedUser, hostileUser, folder] = process.argv.slice(2);
 const DESKTOP = { width: 1_280, height: 900, mobile: false };
+// A modifier of the browser's protocol.
+const SHIFT = 8;
 const PHONE = { width: 390, height: 844, mobile: true };
 
 const page = await open();
@@ -47,7 +49,7 @@ async function accessible(landmarks = ["banner", "main", "contentinfo", "search"
   const { nodes } = await page.tell("Accessibility.getFullAXTree");
   const heard = nodes.filter((node) => !node.ignored).map((node) => ({ role: node.role?.value, name: node.name?.value ?? "" }));
   for (const role of landmarks) assert.ok(heard.some((one) => one.role === role), `no landmark ${role}`);
-  const nameless = heard.filter((one) => ["button", "textbox", "searchbox", "spinbutton", "checkbox", "link", "dialog", "region"].includes(one.role) && one.name === "");
+  const nameless = heard.filter((one) => ["button", "textbox", "searchbox", "spinbutton", "checkbox", "link", "dialog", "alertdialog", "region"].includes(one.role) && one.name === "");
   assert.deepEqual(nameless, []);
 }
 
@@ -178,6 +180,32 @@ try {
   await page.key("Enter");
   await page.until("the schedule", has("schedules", "nightly"));
   await page.key("Escape");
+
+  step("remove a schedule, by keyboard, not before it is confirmed");
+  const names = "[...document.querySelectorAll('#schedules tbody td:first-child')].map((one) => one.innerText).join()";
+  const both = await page.value(names);
+  const remover = "#schedules button[aria-label='Remove the schedule nightly']";
+  await page.value(`document.querySelector(${JSON.stringify(remover)}).focus()`);
+  await page.key("Enter");
+  await page.until("the question", "document.getElementById('unschedule').open");
+  assert.equal(await text("unschedule-title"), "Remove the schedule nightly?");
+  assert.equal(await page.value("document.activeElement.innerText"), "Cancel", "whoever presses Enter at once removes nothing");
+  await accessible(["alertdialog", "alert"]);
+  await pictures("unschedule");
+  await page.key("Enter");
+  await page.until("the focus where it was", `${opener} === "unschedule nightly"`);
+  assert.equal(await page.value(names), both);
+  await page.key("Enter");
+  await page.until("the question", "document.getElementById('unschedule').open");
+  await page.key("Tab", SHIFT);
+  assert.equal(await page.value("document.activeElement.innerText"), "Remove it");
+  await page.key("Enter");
+  await page.until("what is said of it", has("message", "The schedule nightly is removed."));
+  await page.until("its end", `!${has("schedules", "nightly")}`);
+  assert.equal(await page.value(names), both.replace(/,?nightly/, "").replace(/^,/, ""));
+  assert.equal(await page.value(opener), "add schedule");
+  const { schedules } = await (await fetch(`${url}/api/v1/status`)).json();
+  assert.ok(schedules.length === 1 && schedules[0].name !== "nightly", JSON.stringify(schedules));
 
   step("one user's history");
   await page.value("document.getElementById('query').focus()");

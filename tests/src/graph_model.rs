@@ -19,13 +19,18 @@ struct UserGraph {
 #[derive(Default)]
 pub struct GraphModel {
     users: BTreeMap<UserId, UserGraph>,
+    /// The largest fence of a removal.
+    removed: u64,
 }
 
 impl GraphModel {
     /// Applies one write.
     pub fn write(&mut self, write: &GraphWrite) -> GraphReply {
-        let user = self.users.entry(write.user().clone()).or_default();
         let fence = write.fence().0;
+        if !self.users.contains_key(write.user()) && fence < self.removed {
+            return GraphReply::Fenced;
+        }
+        let user = self.users.entry(write.user().clone()).or_default();
         if fence < user.fence {
             return GraphReply::Fenced;
         }
@@ -91,6 +96,16 @@ impl GraphModel {
             }
         };
         GraphReply::Written(GraphCounts { upserted, deleted })
+    }
+
+    /// Removes a user without calendars; whether there was one.
+    pub fn remove_user(&mut self, user: &UserId, fence: u64) -> bool {
+        let standing = self.users.get(user);
+        if standing.is_some_and(|user| !user.calendars.is_empty() || fence < user.fence) {
+            return false;
+        }
+        self.removed = self.removed.max(fence);
+        self.users.remove(user).is_some()
     }
 
     /// The user's graph.

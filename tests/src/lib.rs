@@ -8,6 +8,7 @@ pub mod graph_model;
 pub mod graph_rows;
 pub mod http_client;
 pub mod kalends_toml;
+pub mod metrics_text;
 pub mod neo4j_server;
 pub mod process;
 pub mod redis_cluster;

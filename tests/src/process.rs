@@ -360,3 +360,27 @@ impl Ended {
 pub fn status(folder: &Path) -> serde_json::Value {
     kalends(folder, &["status", "--json"]).done().json()
 }
+
+/// Starts an emulator by hand, as its help says, and gives it with its address.
+///
+/// # Panics
+/// If it does not come up.
+#[must_use]
+pub fn emulator(folder: &Path, arguments: &[&str]) -> (Process, String) {
+    let arguments: Vec<&str> = ["emulate"]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect();
+    let mut process = Process::start(folder, &arguments);
+    process.wait_for_output("# ready");
+    let output = process.output();
+    let address = output
+        .split("http://")
+        .nth(1)
+        .expect("it tells its address");
+    let address: String = address
+        .chars()
+        .take_while(|letter| letter.is_ascii_digit() || ".:".contains(*letter))
+        .collect();
+    (process, format!("http://{address}"))
+}

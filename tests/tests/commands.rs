@@ -5,7 +5,6 @@
     reason = "all of this file is a test, its helpers too"
 )]
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kalends::emulate::face::FaceOptions;
@@ -13,7 +12,7 @@ use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
 use kalends_tests::neo4j_server::Neo4jServer;
-use kalends_tests::process::{Process, kalends, kalends_binary, status, wait_until};
+use kalends_tests::process::{Process, emulator, kalends, kalends_binary, status, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -324,23 +323,6 @@ fn nobody_who_reads_is_no_error() {
     });
     process.stop();
     google.assert_synced(&folder.path().join("kalends-data"));
-}
-
-/// Starts an emulator by hand, as its help says, and gives it with its address.
-fn emulator(folder: &Path, arguments: &[&str]) -> (Process, String) {
-    let arguments: Vec<&str> = ["emulate"]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .collect();
-    let mut process = Process::start(folder, &arguments);
-    process.wait_for_output("# ready");
-    let output = process.output();
-    let address = output.split("http://").nth(1).unwrap();
-    let address: String = address
-        .chars()
-        .take_while(|letter| letter.is_ascii_digit() || ".:".contains(*letter))
-        .collect();
-    (process, format!("http://{address}"))
 }
 
 #[test]

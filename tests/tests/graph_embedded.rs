@@ -121,12 +121,14 @@ fn random_write(rng: &mut KalendsRng, user: &UserId, step: u64) -> GraphWrite {
 async fn random_writes_leave_the_graph_as_they_leave_the_naive_model() {
     let directory = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(directory.path(), Arc::new(Still)).unwrap();
-    let (mut fenced, mut deleted) = (0, 0);
+    let (mut fenced, mut deleted, mut removed) = (0, 0, 0);
+    // One for all: a removal of one user is felt by others whose first write is older.
+    let mut model = GraphModel::default();
     for seed in 0..4 {
         let user = UserId::new(&format!("user{seed}")).unwrap();
         let mut rng = substream(seed, "graph");
-        let mut model = GraphModel::default();
-        for step in 0..150 {
+        // Tokens grow from user to user, as a store's do.
+        for step in 150 * seed..150 * (seed + 1) {
             let write = random_write(&mut rng, &user, step);
             // Sent twice now and then, as after a lost answer.
             for _ in 0..=u64::from(uniform(&mut rng, 3) == 0) {
@@ -138,12 +140,32 @@ async fn random_writes_leave_the_graph_as_they_leave_the_naive_model() {
                     GraphReply::Written(counts) => deleted += counts.deleted,
                 }
             }
+            if uniform(&mut rng, 9) == 0 {
+                let fence = LeaseToken(step / 50 + 2 - u64::from(uniform(&mut rng, 3) == 0));
+                for calendar in model.snapshot(&user).calendars {
+                    let removal = GraphWrite::RemoveCalendar {
+                        user: user.clone(),
+                        fence,
+                        calendar: calendar.id,
+                    };
+                    let expected = model.write(&removal);
+                    assert_eq!(
+                        store.write(removal).await,
+                        Ok(expected),
+                        "seed {seed}, step {step}"
+                    );
+                }
+                let expected = model.remove_user(&user, fence.0);
+                let reply = store.remove_user(&user, fence).await;
+                assert_eq!(reply, Ok(expected), "seed {seed}, step {step}");
+                removed += u32::from(expected);
+            }
             let read = store.snapshot(&user).await.unwrap();
             assert_eq!(read, model.snapshot(&user), "seed {seed}, step {step}");
         }
     }
     assert!(
-        fenced > 10 && deleted > 100,
-        "fenced {fenced}, deleted {deleted}"
+        fenced > 10 && deleted > 100 && removed > 5,
+        "fenced {fenced}, deleted {deleted}, removed {removed}"
     );
 }

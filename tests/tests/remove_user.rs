@@ -38,11 +38,11 @@ async fn write(graph: &dyn Graph, name: &str, fence: u64) -> GraphReply {
 }
 
 async fn contract(graph: &dyn Graph) {
-    let (ada, bob) = (user("ada"), user("bob"));
+    let (ada, bob, cyd) = (user("ada"), user("bob"), user("cyd"));
     let remove = |user: UserId, fence| async move {
         graph.remove_user(&user, LeaseToken(fence)).await.unwrap()
     };
-    assert!(!remove(ada.clone(), 9).await, "there is none");
+    assert!(!remove(ada.clone(), 4).await, "there is none");
     write(graph, "ada", 5).await;
     write(graph, "bob", 5).await;
     assert!(!remove(ada.clone(), 9).await, "a calendar is left");
@@ -57,6 +57,47 @@ async fn contract(graph: &dyn Graph) {
     assert!(!remove(ada.clone(), 5).await, "a later lease wrote");
     assert!(remove(ada.clone(), 6).await);
     assert!(!remove(ada.clone(), 6).await);
+
+    // A writer that slept through all of it brings nothing back, whatever it writes, and leaves no trace of the name.
+    assert_eq!(write(graph, "ada", 5).await, GraphReply::Fenced);
+    let (user, fence, id) = (ada.clone(), LeaseToken(5), calendar("work").id);
+    for late in [
+        GraphWrite::RemoveCalendar {
+            user: user.clone(),
+            fence,
+            calendar: id.clone(),
+        },
+        GraphWrite::Sweep {
+            user: user.clone(),
+            fence,
+            calendar: id.clone(),
+            generation: 5,
+        },
+        GraphWrite::Spare {
+            user,
+            fence,
+            calendar: id,
+            generation: 5,
+            events: vec!["one".to_owned()],
+        },
+    ] {
+        assert_eq!(graph.write(late).await, Ok(GraphReply::Fenced));
+    }
+    assert!(!remove(ada.clone(), 5).await, "no node was left behind");
+    // Nor one whose first write it would have been, of a user who was removed before anything was written.
+    assert!(!remove(cyd.clone(), 6).await);
+    assert_eq!(write(graph, "cyd", 5).await, GraphReply::Fenced);
+    // An older removal takes nothing back of it, and who was there already goes on.
+    assert!(!remove(cyd.clone(), 3).await);
+    assert_eq!(write(graph, "cyd", 5).await, GraphReply::Fenced);
+    assert!(matches!(
+        write(graph, "bob", 5).await,
+        GraphReply::Written(_)
+    ));
+    assert!(matches!(
+        write(graph, "cyd", 6).await,
+        GraphReply::Written(_)
+    ));
 
     // All of it together, and nobody else.
     write(graph, "ada", 7).await;

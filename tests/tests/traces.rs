@@ -11,12 +11,14 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use kalends::spans::user_name;
+use kalends::spans::UserNames;
+use kalends_adapters::seal::Keys;
+use kalends_adapters::secret::Secret;
 use kalends_core::id::UserId;
 use kalends_sim::google::Fault;
 use kalends_tests::google_server::GoogleServer;
 use kalends_tests::kalends_toml::{CLIENT_SECRET, KalendsToml};
-use kalends_tests::process::{Ended, Process, status, wait_until};
+use kalends_tests::process::{Ended, Process, kalends, status, wait_until};
 use serde_json::Value;
 
 const USERS: u64 = 4;
@@ -128,11 +130,16 @@ fn google() -> (GoogleServer, String) {
     (google, failing)
 }
 
+fn sealing_key() -> String {
+    "0123456789abcdef".repeat(4)
+}
+
 /// Everybody's first sync, one of which fails, with traces to `endpoint`.
 fn run(folder: &Path, google: &GoogleServer, endpoint: &str) -> Ended {
     KalendsToml::of(google)
         .set("retry", "attempts", "1")
         .set("http", "token", &format!("{TOKEN:?}"))
+        .set("credentials", "keys", &format!("{:?}", sealing_key()))
         .write(folder);
     let variable = ("KALENDS_TELEMETRY_OTLP_ENDPOINT", endpoint);
     let mut process = Process::start_with(folder, &["run", "--http", "127.0.0.1:0"], &[variable]);
@@ -173,8 +180,11 @@ fn an_attempt_arrives_with_its_requests_writes_and_commands_and_no_secret() {
 
     let attempts: Vec<&Value> = spans.iter().filter(|span| span["name"] == "sync").collect();
     assert_eq!(attempts.len() as u64, USERS, "{attempts:#?}");
+    let names = UserNames::of(&Keys::parse(&Secret::new(sealing_key())).unwrap());
     for access in google.users() {
-        let name = user_name(&UserId::new(&access.email).unwrap());
+        let name = names.of_user(&UserId::new(&access.email).unwrap());
+        let shown = kalends(folder.path(), &["users", "show", &access.email, "--json"]);
+        assert_eq!(shown.done().json()["name_in_traces"], name.as_str());
         let is_its = |span: &&&Value| attribute(span, "kalends.user") == Some(&name);
         let attempt = attempts.iter().find(is_its).unwrap();
         assert_eq!(
@@ -222,7 +232,12 @@ fn an_attempt_arrives_with_its_requests_writes_and_commands_and_no_secret() {
         assert!(!head.contains("authorization"), "{head}");
     }
     let bytes = heads.concat() + &collector.bodies.lock().unwrap().concat();
-    let mut secrets = vec![CLIENT_SECRET.to_owned(), TOKEN.to_owned(), "@".to_owned()];
+    let mut secrets = vec![
+        CLIENT_SECRET.to_owned(),
+        TOKEN.to_owned(),
+        sealing_key(),
+        "@".to_owned(),
+    ];
     for access in google.users() {
         secrets.push(access.refresh_token);
         let (name, _) = access.email.split_once('@').unwrap();

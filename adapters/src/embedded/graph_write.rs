@@ -159,19 +159,31 @@ pub(super) fn apply(
     })
 }
 
+/// The label and the uid of the one node that keeps the largest fencing token of a removal (as its version), and no name.
+const REMOVAL: [&str; 2] = ["Removal", "kalends"];
+
 /// Removes a user's node with what is left below it, if no calendar is and no later lease wrote to it; whether there was
-/// one.
+/// one. When it is gone, older leases cannot make it again.
 pub(super) fn remove_user(
     connection: &Connection,
     user: &UserId,
     fence: LeaseToken,
 ) -> rusqlite::Result<bool> {
+    let fence = i64::try_from(fence.0).unwrap_or(i64::MAX);
     let removed = connection
         .prepare_cached(
             "DELETE FROM node WHERE label = 'User' AND uid = ?1 AND coalesce(version, 0) <= ?2
              AND NOT EXISTS (SELECT 1 FROM node AS below WHERE below.parent = node.id AND below.label = 'Calendar')",
         )?
-        .execute(params![user.as_str(), i64::try_from(fence.0).unwrap_or(i64::MAX)])?;
+        .execute(params![user.as_str(), fence])?;
+    let [label, uid] = REMOVAL;
+    connection
+        .prepare_cached(
+            "INSERT INTO node (label, uid, version, props)
+             SELECT ?1, ?2, ?3, '{}' WHERE NOT EXISTS (SELECT 1 FROM node WHERE label = 'User' AND uid = ?4)
+             ON CONFLICT (label, uid) DO UPDATE SET version = max(version, excluded.version)",
+        )?
+        .execute(params![label, uid, fence, user.as_str()])?;
     Ok(removed > 0)
 }
 
@@ -189,7 +201,8 @@ fn signed(value: u64, what: &str) -> Result<i64, WriteError> {
     })
 }
 
-/// The user's node, with `fence` recorded on it; `None` if a later lease wrote before.
+/// The user's node, with `fence` recorded on it; `None` if a later lease wrote before, or if there is none and somebody was removed
+/// under a later token: it may have been this user.
 fn pass_fence(
     connection: &Connection,
     user: &UserId,
@@ -211,6 +224,13 @@ fn pass_fence(
             Ok(Some(node))
         }
         None => {
+            let removed: Option<i64> = connection
+                .prepare_cached("SELECT version FROM node WHERE label = ?1 AND uid = ?2")?
+                .query_row(REMOVAL, |row| row.get(0))
+                .optional()?;
+            if removed.is_some_and(|removed| fence < removed) {
+                return Ok(None);
+            }
             connection
                 .prepare_cached(
                     "INSERT INTO node (label, uid, version, props) VALUES ('User', ?1, ?2, '{}')",

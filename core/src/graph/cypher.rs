@@ -7,6 +7,9 @@
 //!
 //! - **The user's node is the lock.** Each write sets a property of it before it reads the fence, so two writers of
 //!   one user queue up there, and everything after the fence check sees the other's work whole.
+//! - **Who was removed is not made again by an older lease.** One node of the database, `KalendsRemoval`, keeps the largest fencing
+//!   token of a removal, and no name. A write that has just made its user's node is held to that token; one with an older token
+//!   takes the node away again, in the same transaction.
 //! - **A list may be empty, the row must live on.** `UNWIND` of an empty list ends a statement without a row, so a
 //!   list that may be empty is replaced by `[null]`, and `OPTIONAL MATCH` finds nothing for null.
 //! - **Events remember what they are tied to.** [`APPLY_EVENTS`] writes `content_hash`; [`APPLY_RELATIONSHIPS`] copies
@@ -38,8 +41,14 @@ RETURN name, versions, edition";
 /// `mentioned [contact uid]` (contacts that the second statement will need). Row: `fenced`, `upserted`, `deleted`.
 pub const APPLY_EVENTS: &str = "\
 MERGE (u:User {uid: $user})
+ON CREATE SET u.fence = -1
 SET u.id = $user, u.lock = true
-WITH u, coalesce(u.fence, 0) <= $fence AS live
+WITH u
+OPTIONAL MATCH (w:KalendsRemoval {uid: 'kalends'})
+WITH u, max(w.fence) AS removed
+WITH u, u.fence < 0 AS made,
+  CASE WHEN u.fence < 0 THEN coalesce(removed, 0) ELSE coalesce(u.fence, 0) END <= $fence AS live
+FOREACH (ignored IN CASE WHEN made AND NOT live THEN [true] ELSE [] END | DELETE u)
 FOREACH (ignored IN CASE WHEN live THEN [true] ELSE [] END |
   SET u.fence = $fence
   MERGE (k:Calendar {uid: $calendar.uid})
@@ -154,8 +163,14 @@ RETURN coalesce(u.fence, 0) > $fence AS fenced, linked";
 /// Parameters: `user`, `fence`, `generation`, `events [uid]`. Row: `fenced`, `spared`.
 pub const SPARE: &str = "\
 MERGE (u:User {uid: $user})
+ON CREATE SET u.fence = -1
 SET u.id = $user, u.lock = true
-WITH u, coalesce(u.fence, 0) <= $fence AS live
+WITH u
+OPTIONAL MATCH (w:KalendsRemoval {uid: 'kalends'})
+WITH u, max(w.fence) AS removed
+WITH u, u.fence < 0 AS made,
+  CASE WHEN u.fence < 0 THEN coalesce(removed, 0) ELSE coalesce(u.fence, 0) END <= $fence AS live
+FOREACH (ignored IN CASE WHEN made AND NOT live THEN [true] ELSE [] END | DELETE u)
 FOREACH (ignored IN CASE WHEN live THEN [true] ELSE [] END | SET u.fence = $fence)
 WITH live
 OPTIONAL MATCH (e:Event)
@@ -170,8 +185,14 @@ RETURN NOT live AS fenced, size(spared) AS spared";
 /// while `deleted` equals `limit`, so that no transaction outgrows the server's memory.
 pub const SWEEP: &str = "\
 MERGE (u:User {uid: $user})
+ON CREATE SET u.fence = -1
 SET u.id = $user, u.lock = true
-WITH u, coalesce(u.fence, 0) <= $fence AS live
+WITH u
+OPTIONAL MATCH (w:KalendsRemoval {uid: 'kalends'})
+WITH u, max(w.fence) AS removed
+WITH u, u.fence < 0 AS made,
+  CASE WHEN u.fence < 0 THEN coalesce(removed, 0) ELSE coalesce(u.fence, 0) END <= $fence AS live
+FOREACH (ignored IN CASE WHEN made AND NOT live THEN [true] ELSE [] END | DELETE u)
 FOREACH (ignored IN CASE WHEN live THEN [true] ELSE [] END | SET u.fence = $fence)
 WITH live
 OPTIONAL MATCH (c:Calendar {uid: $calendar})-[:HAS_EVENT]->(e:Event)
@@ -192,8 +213,14 @@ RETURN NOT live AS fenced, deleted";
 /// Parameters: `user`, `fence`, `calendar` (uid), `limit`. Row: `fenced`, `deleted`. Repeated like [`SWEEP`].
 pub const REMOVE_CALENDAR: &str = "\
 MERGE (u:User {uid: $user})
+ON CREATE SET u.fence = -1
 SET u.id = $user, u.lock = true
-WITH u, coalesce(u.fence, 0) <= $fence AS live
+WITH u
+OPTIONAL MATCH (w:KalendsRemoval {uid: 'kalends'})
+WITH u, max(w.fence) AS removed
+WITH u, u.fence < 0 AS made,
+  CASE WHEN u.fence < 0 THEN coalesce(removed, 0) ELSE coalesce(u.fence, 0) END <= $fence AS live
+FOREACH (ignored IN CASE WHEN made AND NOT live THEN [true] ELSE [] END | DELETE u)
 FOREACH (ignored IN CASE WHEN live THEN [true] ELSE [] END | SET u.fence = $fence)
 WITH live
 OPTIONAL MATCH (c:Calendar {uid: $calendar})-[:HAS_EVENT]->(e:Event)
@@ -275,14 +302,22 @@ ORDER BY uid
 LIMIT $limit";
 
 /// Removes a user's node, if nothing hangs on it any more: the last step when a user is removed with all data. A later
-/// lease's write, or something of another program's on the node, keeps it.
+/// lease's write, or something of another program's on the node, keeps it. When it is gone, however, older leases cannot make it again.
 ///
 /// Parameters: `user`, `fence`. Row: `removed`.
 pub const REMOVE_USER: &str = "\
-MATCH (u:User {uid: $user})
-WHERE coalesce(u.fence, 0) <= $fence AND NOT EXISTS { (u)--() }
-DELETE u
-RETURN count(*) AS removed";
+OPTIONAL MATCH (u:User {uid: $user})
+SET u.lock = true
+WITH u
+OPTIONAL MATCH (u)-[tie]-()
+WITH u, count(tie) AS ties
+WITH u, u IS NOT NULL AND ties = 0 AND coalesce(u.fence, 0) <= $fence AS doomed
+FOREACH (ignored IN CASE WHEN doomed OR u IS NULL THEN [true] ELSE [] END |
+  MERGE (w:KalendsRemoval {uid: 'kalends'})
+  SET w.fence = CASE WHEN w.fence > $fence THEN w.fence ELSE $fence END
+)
+FOREACH (ignored IN CASE WHEN doomed THEN [true] ELSE [] END | DELETE u)
+RETURN CASE WHEN doomed THEN 1 ELSE 0 END AS removed";
 
 /// Every statement with its name: for tests, linters and whoever wants to read the server's query log.
 pub const ALL: [(&str, &str); 17] = [

@@ -97,7 +97,9 @@ impl ClaimState {
         if self.is_poll {
             self.empty_polls = if found { 0 } else { self.empty_polls + 1 };
         }
-        let doubled_ms = settings.poll_ms.saturating_mul(1 << self.empty_polls.min(POLL_DOUBLINGS_MAX));
+        let doubled_ms = settings
+            .poll_ms
+            .saturating_mul(1 << self.empty_polls.min(POLL_DOUBLINGS_MAX));
         doubled_ms.min(settings.poll_max_ms.max(settings.poll_ms))
     }
 

@@ -59,12 +59,20 @@ fn enqueue_unheard(hand: &mut Hand) {
 fn a_poll_that_finds_nothing_slows_down_and_one_that_finds_something_hastens() {
     let mut hand = Hand::new(polling(), 0);
     hand.answer(|_| true);
-    let intervals: Vec<u64> = (0..4).map(|_| next_claim_ms(&mut hand) / SECOND_MS).collect();
+    let intervals: Vec<u64> = (0..4)
+        .map(|_| next_claim_ms(&mut hand) / SECOND_MS)
+        .collect();
     assert_eq!(intervals, [5, 10, 20, 20]);
     enqueue_unheard(&mut hand);
-    assert_eq!(next_claim_ms(&mut hand) / SECOND_MS, 20, "the slow poll finds it");
+    assert_eq!(
+        next_claim_ms(&mut hand) / SECOND_MS,
+        20,
+        "the slow poll finds it"
+    );
     assert_eq!(hand.fetched, 1);
-    let intervals: Vec<u64> = (0..4).map(|_| next_claim_ms(&mut hand) / SECOND_MS).collect();
+    let intervals: Vec<u64> = (0..4)
+        .map(|_| next_claim_ms(&mut hand) / SECOND_MS)
+        .collect();
     assert_eq!(intervals, [5, 10, 20, 20]);
 }
 
@@ -106,6 +114,8 @@ fn without_a_longer_interval_it_stays_as_it_is() {
     settings.poll_max_ms = 0;
     let mut hand = Hand::new(settings, 0);
     hand.answer(|_| true);
-    let intervals: Vec<u64> = (0..3).map(|_| next_claim_ms(&mut hand) / SECOND_MS).collect();
+    let intervals: Vec<u64> = (0..3)
+        .map(|_| next_claim_ms(&mut hand) / SECOND_MS)
+        .collect();
     assert_eq!(intervals, [5, 5, 5]);
 }

@@ -2,7 +2,8 @@
 //!
 //! Whoever still writes for this user (a slot whose lease is gone, but who has not heard of it) must not write again what
 //! was removed. So it is done under a fencing token larger than any that was handed out so far: from the first removal on
-//! the graph refuses older ones. The user's own node, which carries that token, goes last.
+//! the graph refuses older ones. The user's own node, which carries that token, goes last; and the graph keeps the token, so
+//! that whoever slept longer cannot make the node again ([`Graph::remove_user`]).
 
 use std::time::Duration;
 

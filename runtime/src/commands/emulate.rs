@@ -4,15 +4,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::time::{Clock as _, Timestamp};
-use kalends_sim::google::{GoogleEmulator, GoogleSettings};
+use kalends_sim::google::{GoogleEmulator, GoogleSettings, PushWeather};
 use kalends_sim::neo4j::{Neo4jEmulator, Neo4jEmulatorSettings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::cli::{EmulateCommand, EmulateGoogleArgs, EmulateNeo4jArgs};
 use crate::clock::SystemClock;
 use crate::emulate::face::{self, Emulated, FaceOptions};
+use crate::emulate::post::Postman;
 use crate::exit::Exit;
 use crate::say::say;
 use crate::wiring::Refused;
@@ -90,14 +93,53 @@ async fn google(args: &EmulateGoogleArgs) -> Result<Exit, Refused> {
          {users}# ready; Ctrl-C ends it\n"
     ));
     let emulator = Arc::new(Mutex::new(emulator));
-    let Some(every_s) = args.play_every else {
-        return serve(listener, emulator).await;
-    };
-    let every = Duration::from_secs(u64::from(every_s));
-    let played = tokio::spawn(play(Arc::clone(&emulator), every, say));
+    let mut tasks = JoinSet::new();
+    let postman = Postman::new(
+        Arc::clone(&emulator),
+        Arc::new(SystemClock),
+        args.push_elsewhere,
+    )?;
+    tasks.spawn(postman.run(say));
+    let seconds = |every_s: u32| Duration::from_secs(u64::from(every_s));
+    if let Some(every_s) = args.play_every {
+        tasks.spawn(play(Arc::clone(&emulator), seconds(every_s), say));
+    }
+    if let Some(every_s) = args.change_every {
+        let rng = substream(args.seed, "change");
+        tasks.spawn(change(Arc::clone(&emulator), seconds(every_s), rng, say));
+    }
     let served = serve(listener, emulator).await;
-    played.abort();
+    tasks.shutdown().await;
     served
+}
+
+/// Somebody changes a primary calendar each time `every` has passed.
+async fn change(
+    google: Arc<Mutex<GoogleEmulator>>,
+    every: Duration,
+    mut rng: KalendsRng,
+    tell: impl Fn(&str),
+) {
+    loop {
+        tokio::time::sleep(every).await;
+        let changed = {
+            let mut google = google.lock().unwrap_or_else(PoisonError::into_inner);
+            change_one(&mut google, SystemClock.now(), &mut rng)
+        };
+        if let Some(user) = changed {
+            tell(&format!("# {user} changed an event\n"));
+        }
+    }
+}
+
+/// Draws a user and a change, and makes it; the user. `None`: it was not possible just then.
+fn change_one(google: &mut GoogleEmulator, now: Timestamp, rng: &mut KalendsRng) -> Option<String> {
+    let users = google.users().count() as u64;
+    let place = usize::try_from(uniform(rng, users - 1)).expect("below the count");
+    let user = google.users().nth(place).expect("below the count").email;
+    let drawn = google.random_change(now, &user, rng);
+    let drawn = drawn.expect("the user is there, and no calendar is from a file");
+    google.apply(now, &user, &drawn).is_ok().then_some(user)
 }
 
 /// Plays the next answer of every user's fixture each time `every` has passed, and tells of it, until none is left.
@@ -133,6 +175,12 @@ fn play_next(google: &mut GoogleEmulator, now: Timestamp) -> bool {
 fn emulated_google(args: &EmulateGoogleArgs, now: Timestamp) -> Result<GoogleEmulator, Refused> {
     let settings = GoogleSettings::new(args.seed, args.users, args.events, now);
     let mut emulator = GoogleEmulator::new(settings);
+    emulator.set_push_weather(PushWeather {
+        delay_ms: args.push_delay_ms,
+        doubled_every: args.push_doubled_every.unwrap_or(0),
+        dropped_every: args.push_dropped_every.unwrap_or(0),
+        forged_every: args.push_forged_every.unwrap_or(0),
+    });
     let Some(path) = &args.fixture else {
         return Ok(emulator);
     };

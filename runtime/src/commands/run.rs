@@ -23,11 +23,12 @@ use crate::clock::SystemClock;
 use crate::config::{Config, load};
 use crate::driver::Ports;
 use crate::exit::Exit;
-use crate::handle::{Handle, Readiness, Why, start_recorded};
+use crate::handle::{Handle, Readiness, Why, start_named};
 #[cfg(feature = "otel")]
 use crate::otlp;
 use crate::record::{Bounds, Recorder};
 use crate::reload::{InForce, Reloader};
+use crate::spans::UserNames;
 use crate::supervisor::{Supervisor, describe};
 use crate::web::{self, Hooks, Web, WebSettings};
 use crate::wiring::{self, Queue, Refused};
@@ -124,7 +125,9 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
     };
     let observed = Arc::clone(&metrics);
     let observe = move |notice: &Notice| observed.observe(notice);
-    let handle = Arc::new(start_recorded(settings, ports, observe, recorder));
+    let names = register.keys();
+    let names = names.map_or_else(|_| UserNames::drawn(), UserNames::of);
+    let handle = Arc::new(start_named(settings, ports, observe, recorder, names));
     let mut tasks = tokio::task::JoinSet::new();
     let reloader = Arc::new(Reloader::new(
         args.request(),
@@ -161,6 +164,10 @@ pub async fn run(args: &RunArgs, environment: &BTreeMap<String, String>) -> Resu
             source: source_port,
             source_name: config.schedule.definition.source.clone(),
             metrics: Arc::clone(&metrics),
+            connections_per_address_max: config
+                .push
+                .as_ref()
+                .and_then(|push| push.connections_per_address_max),
         };
         listening = Some(tokio::spawn(web::serve_webhook(listener, hooks)));
     }
@@ -258,6 +265,7 @@ fn web_settings(
         requests: WebSettings::REQUESTS,
         changes: WebSettings::CHANGES,
         bounds: WebSettings::BOUNDS,
+        connections_per_address_max: config.http.connections_per_address_max,
     })
 }
 

@@ -275,6 +275,8 @@ pub struct HttpConfig {
     pub token: Option<Secret>,
     /// Host names under which it is asked, beside those of this machine itself, in small letters.
     pub hosts: Vec<String>,
+    /// Connections that one address may have at a time; `None`: 16, and no bound but the one for all from this machine.
+    pub connections_per_address_max: Option<usize>,
 }
 
 /// Section `[push]`, if its `address` is set.
@@ -288,6 +290,8 @@ pub struct PushConfig {
     pub key: Secret,
     /// The pace of polls of users who are watched, in milliseconds.
     pub poll_ms: u64,
+    /// As [`HttpConfig::connections_per_address_max`].
+    pub connections_per_address_max: Option<usize>,
 }
 
 /// Section `[log]`.

@@ -12,6 +12,8 @@ use kalends_core::policy::limit::{LIMIT_COUNT_MAX, LIMIT_WINDOW_MS_MAX};
 use kalends_core::queue::command::{BATCH_MAX, LEASE_MS_MAX};
 use kalends_core::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 
+use crate::web::CONNECTIONS_MAX;
+
 /// The most syncs at a time: their leases and those of the fan-outs are kept alive by one command, which names at most
 /// [`BATCH_MAX`].
 pub const CONCURRENCY_MAX: u64 = BATCH_MAX as u64 - FAN_OUT_SLOTS as u64;
@@ -528,6 +530,14 @@ pub const SETTINGS: &[Setting] = &[
          Requests under other names are refused.",
     ),
     setting(
+        "http",
+        "connections_per_address_max",
+        Kind::Integer(1, CONNECTIONS_MAX as u64),
+        None,
+        "Connections that one address may have at a time; more get 503. Not set: 16, and all 64 from this machine, where a \
+         proxy would be. A proxy on another machine carries everybody: 48 leaves the rest to probes.",
+    ),
+    setting(
         "push",
         "address",
         Kind::Url,
@@ -563,6 +573,14 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Integer(30, 24 * 60),
         Some("360"),
         "How often users who are watched are polled, in minutes: Google loses some notifications.",
+    ),
+    setting(
+        "push",
+        "connections_per_address_max",
+        Kind::Integer(1, CONNECTIONS_MAX as u64),
+        None,
+        "As http.connections_per_address_max, for push.listen: all of Google comes through the proxy that has the \
+         certificate.",
     ),
     with_flag(
         "--log-format",

@@ -142,14 +142,15 @@ impl Metrics {
             seconds(self.limiter_waited_ms.load(Ordering::Relaxed)),
         );
         let name = "kalends_job_duration_seconds";
+        // Not "job": Prometheus has that label for itself, and renames ours.
         text.metric(
             name,
             "histogram",
             "How long jobs took that ended well, from their start.",
         );
-        self.syncs_took.write(text, name, Some(("job", "sync")));
+        self.syncs_took.write(text, name, Some(("kind", "sync")));
         self.fan_outs_took
-            .write(text, name, Some(("job", "fan_out")));
+            .write(text, name, Some(("kind", "fan_out")));
     }
 
     fn outside(&self, text: &mut Text) {

@@ -6,7 +6,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `server` | the listener and its connections |
+//! | `server`, `places` | the listener and its connections |
 //! | `gate` | what every request passes and every answer carries; with `hosts`, `rates`, `auth` |
 //! | `inside` | the API without a socket, for commands |
 //! | `routes` | the table of all paths |
@@ -22,6 +22,7 @@ mod hosts;
 mod inside;
 mod look;
 mod page;
+mod places;
 mod probes;
 mod problem;
 mod rates;
@@ -51,6 +52,7 @@ use crate::metrics::Metrics;
 use crate::reload::Reloader;
 
 pub use inside::{ANSWER_BYTES_MAX, ask};
+pub use places::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 pub use rates::Rate;
 pub use server::{Bounds, bind, bind_for, serve};
 pub use webhook::{Hooks, serve_webhook};
@@ -82,6 +84,9 @@ pub struct WebSettings {
     pub changes: Rate,
     /// How long a client may take.
     pub bounds: Bounds,
+    /// Connections that one address may have at a time, of [`CONNECTIONS_MAX`] in all; `None`: [`CONNECTIONS_PER_ADDRESS_MAX`],
+    /// and as many as there are from this machine.
+    pub connections_per_address_max: Option<usize>,
 }
 
 impl WebSettings {

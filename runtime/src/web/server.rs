@@ -1,6 +1,7 @@
-//! The listener and its connections: bounded in number, in time and in what is read of a request's head.
+//! The listener and its connections: bounded in number (by `places`), in time and in what is read of a request's head.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,19 +14,19 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Web;
+use super::places::Places;
 use super::routes::router;
 use crate::wiring::Refused;
 
-/// Connections at a time; more wait.
-pub(super) const CONNECTIONS_MAX: usize = 64;
 /// After a failure to accept (no more descriptors, say) this long passes before the next attempt, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// The bytes of a request's head that are read at the most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What an address hears that has as many connections as it may. Google comes again after a 503, and so do proxies.
+const ENOUGH: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
 /// How long a client may take, so that none holds a connection for ever. Whatever runs out of time is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +75,16 @@ pub(super) struct Peer {
 pub async fn serve(listener: TcpListener, web: Arc<Web>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(super::events::tell_listeners(Arc::clone(&web)));
+    let places = Places::new(web.settings.connections_per_address_max);
     let bounds = web.settings.bounds;
-    serve_router(listener, router(&web), bounds, tasks).await;
+    serve_router(listener, router(&web), places, bounds, tasks).await;
 }
 
-/// Serves a router within these bounds, beside `tasks`, for as long as it is polled.
+/// Serves a router in these places and within these bounds, beside `tasks`, for as long as it is polled.
 pub(super) async fn serve_router(
     listener: TcpListener,
     router: Router,
+    places: Arc<Places>,
     bounds: Bounds,
     mut tasks: JoinSet<()>,
 ) {
@@ -89,10 +92,8 @@ pub(super) async fn serve_router(
         bounds.stream_ms >= bounds.connection_ms,
         "a stream lasts no shorter than a connection"
     );
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
+        let free = places.free().await;
         while tasks.try_join_next().is_some() {}
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -102,11 +103,23 @@ pub(super) async fn serve_router(
                 continue;
             }
         };
+        let Some(place) = places.give(free, address.ip()) else {
+            refuse(stream);
+            continue;
+        };
         let router = router.clone();
         tasks.spawn(async move {
             connection(stream, address, router, bounds).await;
             drop(place);
         });
+    }
+}
+
+/// Says so at once or not at all: nobody is waited for, and what is sent fits into any socket's buffer.
+fn refuse(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        // Whoever is refused may be gone already.
+        let _ = stream.write(ENOUGH);
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::places::Places;
 use super::{WebSettings, server};
 use crate::clock::{SteadyClock, SystemClock};
 use crate::handle::Readiness;
@@ -47,6 +48,8 @@ pub struct Hooks {
     pub source_name: SourceName,
     /// Counts what became of notifications.
     pub metrics: Arc<Metrics>,
+    /// As [`WebSettings::connections_per_address_max`](super::WebSettings::connections_per_address_max).
+    pub connections_per_address_max: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -85,8 +88,9 @@ pub async fn serve_webhook(listener: TcpListener, hooks: Hooks) {
         ear: Arc::clone(&ear),
     };
     let router = Router::new().fallback(answer).with_state(face);
+    let places = Places::new(hooks.connections_per_address_max);
     tokio::select! {
-        () = server::serve_router(listener, router, WebSettings::BOUNDS, JoinSet::new()) => {}
+        () = server::serve_router(listener, router, places, WebSettings::BOUNDS, JoinSet::new()) => {}
         () = listen(hooks, &ear) => {}
     }
 }

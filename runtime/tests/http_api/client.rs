@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -57,9 +57,20 @@ impl Answer {
     }
 }
 
+/// A connection that comes from another address of this machine's loopback network, `127.0.0.LAST`.
+pub(crate) async fn connect_from(last: u8, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
 /// Sends `bytes` on a connection of its own and reads to the end.
 pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    raw_on(TcpStream::connect(address).await.unwrap(), bytes).await
+}
+
+/// Sends `bytes` and reads to the end.
+pub(crate) async fn raw_on(mut stream: TcpStream, bytes: &[u8]) -> Answer {
     // The server may answer and close before it has read all.
     let _ = stream.write_all(bytes).await;
     let mut text = Vec::new();

@@ -54,6 +54,7 @@ pub(crate) fn settings(address: SocketAddr) -> WebSettings {
         requests: UNHURRIED,
         changes: UNHURRIED,
         bounds: WebSettings::BOUNDS,
+        connections_per_address_max: None,
     }
 }
 

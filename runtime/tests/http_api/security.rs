@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::client::{raw, request};
+use crate::client::{connect_from, raw, raw_on, request};
 use crate::face::{Face, TOKEN};
 
 const PAUSE: &str = "/api/v1/pause";
@@ -249,6 +249,35 @@ async fn idle_clients_keep_nobody_out() {
     }
     // Answered as soon as the idle ones have run out of time.
     face.get("/readyz").await.expect(200);
+}
+
+#[tokio::test]
+async fn one_address_with_all_the_connections_it_may_have_leaves_the_others_theirs() {
+    let face = Face::start_with(|settings| settings.connections_per_address_max = Some(1)).await;
+    // A stream of events is not cut off for many minutes.
+    let mut patient = connect_from(2, face.address).await;
+    let host = format!("Host: {}", face.address);
+    let listen = format!("GET /api/v1/events HTTP/1.1\r\n{host}\r\n\r\n");
+    patient.write_all(listen.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    patient.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    for _ in 0..70 {
+        let refused = raw_on(connect_from(2, face.address).await, b"").await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    }
+    face.get("/readyz").await.expect(200);
+    // Its place is free again when it ends.
+    drop(patient);
+    let ready = request("GET", "/readyz", &[&host], b"");
+    while raw_on(connect_from(2, face.address).await, &ready)
+        .await
+        .status
+        != 200
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -20,11 +20,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::sync::watch;
 
-use crate::client::{raw, request};
+use crate::client::{connect_from, raw, raw_on, request};
 
 /// Requests that are tried.
 const CASES: u32 = 400;
 const KEY: &str = "planted-push-key-0123456789abcdef0123";
+/// Connections that one address may have.
+const ONE_ADDRESS: usize = 2;
 const CHANNEL: &str = "kalends-1-00";
 
 /// Counts what it is asked; nobody is enrolled in it.
@@ -94,6 +96,7 @@ fn whatever_comes_to_the_webhook_is_answered_and_a_forgery_asks_nobody() {
         source: asked.clone(),
         source_name: SourceName::google_calendar(),
         metrics: Arc::new(Metrics::new(Timestamp::EPOCH, 1)),
+        connections_per_address_max: Some(ONE_ADDRESS),
     };
     let listener = runtime
         .block_on(bind("127.0.0.1:0".parse().unwrap()))
@@ -170,4 +173,15 @@ fn whatever_comes_to_the_webhook_is_answered_and_a_forgery_asks_nobody() {
     let answer = runtime.block_on(raw(address, &bytes));
     assert_eq!(answer.status, 204, "{answer:?}");
     assert_eq!(answer.body, "");
+
+    // Also while another address has all the connections that it may have, and is refused more.
+    runtime.block_on(async {
+        let mut kept = Vec::new();
+        for _ in 0..ONE_ADDRESS {
+            kept.push(connect_from(2, address).await);
+        }
+        let refused = raw_on(connect_from(2, address).await, b"").await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert_eq!(raw(address, &bytes).await.status, 204);
+    });
 }

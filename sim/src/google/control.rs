@@ -166,7 +166,11 @@ impl GoogleEmulator {
         }
         let stamp_us = state.next_stamp_us(&base, now);
         let fixture = state.fixture.as_mut().expect("looked at just now");
-        Ok(fixture.play_next(stamp_us))
+        let is_played = fixture.play_next(stamp_us);
+        if is_played {
+            self.tell_watchers(now, user, 0);
+        }
+        Ok(is_played)
     }
 
     fn list_change(

@@ -14,7 +14,8 @@ use super::answer::ServerError;
 use values::{check_storable, map_of};
 
 /// The properties that can be looked up by value, by label.
-const INDEXED: [(&str, &str); 5] = [
+const INDEXED: [(&str, &str); 6] = [
+    ("KalendsRemoval", "uid"),
     ("User", "uid"),
     ("Calendar", "uid"),
     ("Event", "uid"),

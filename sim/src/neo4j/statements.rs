@@ -132,16 +132,31 @@ fn is_live(graph: &PropertyGraph, user: NodeId, parameters: &Value) -> bool {
     parameters["fence"].as_i64().is_some_and(|own| fence <= own)
 }
 
-/// The first clauses of a write: the user's node as a lock, then the fence.
+/// The first clauses of a write: the user's node as a lock, then the fence; one that was made just now is held to the fence of the
+/// last removal, and goes again if that is larger.
 fn enter(graph: &mut PropertyGraph, parameters: &Value) -> Result<(NodeId, bool), ServerError> {
-    let (user, _) = graph.merge_node("User", &parameters["user"])?;
+    let (user, made) = graph.merge_node("User", &parameters["user"])?;
     graph.set(user, "id", parameters["user"].clone())?;
     graph.set(user, "lock", json!(true))?;
+    if made {
+        let removed = removal(graph).map_or(0, |(_, fence)| fence);
+        graph.set(user, "fence", json!(removed))?;
+    }
     let live = is_live(graph, user, parameters);
     if live {
         graph.set(user, "fence", parameters["fence"].clone())?;
+    } else if made {
+        graph.delete(user)?;
     }
     Ok((user, live))
+}
+
+/// The node that keeps the largest fence of a removal, and that fence.
+fn removal(graph: &PropertyGraph) -> Option<(NodeId, i64)> {
+    let node = *graph
+        .find("KalendsRemoval", "uid", &json!("kalends"))
+        .first()?;
+    Some((node, graph.get(node, "fence").as_i64()?))
 }
 
 fn people_of(graph: &PropertyGraph, events: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
@@ -410,11 +425,19 @@ fn remove_calendar(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {
 
 fn remove_user(graph: &mut PropertyGraph, parameters: &Value) -> Outcome {
     let mut removed = 0;
-    for user in graph.find("User", "uid", &parameters["user"]) {
-        if is_live(graph, user, parameters) && !graph.is_connected(user) {
-            graph.delete(user)?;
+    let standing = graph.find("User", "uid", &parameters["user"]);
+    for user in &standing {
+        if is_live(graph, *user, parameters) && !graph.is_connected(*user) {
+            graph.delete(*user)?;
             removed += 1;
         }
+    }
+    if removed == standing.len() {
+        let known = removal(graph);
+        let (node, _) = graph.merge_node("KalendsRemoval", &json!("kalends"))?;
+        let own = parameters["fence"].as_i64();
+        let largest = known.map(|(_, fence)| fence).max(own);
+        graph.set(node, "fence", json!(largest))?;
     }
     Ok(Table::row(&["removed"], vec![json!(removed)]))
 }

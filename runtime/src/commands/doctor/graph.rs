@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings};
 use kalends_core::failure::{Failure, FailureKind};
-use kalends_core::graph::GraphWrite;
+use kalends_core::graph::{GraphReply, GraphWrite};
 use kalends_core::id::{CalendarId, UserId};
 use kalends_core::port::Graph as _;
 use kalends_core::queue::command::LeaseToken;
+use kalends_core::time::Clock as _;
 
 use super::Findings;
 use crate::accounts::Register;
+use crate::clock::SystemClock;
 use crate::config::{Config, GraphConfig, GraphDatabases, Neo4jConfig};
 use crate::wiring::fresh_seed;
 
@@ -108,15 +110,31 @@ fn version(server: &str, database: &str, neo4j: &Neo4jConfig, findings: &mut Fin
 async fn write(graph: &Neo4jGraph, database: &str, findings: &mut Findings) {
     let user = UserId::new(&format!("kalends-doctor-{:016x}", fresh_seed()));
     let user = user.expect("it is a name");
-    let fence = LeaseToken(1);
+    // As a lease that is taken now: with an older one nobody is made who may have been removed.
+    let fence = LeaseToken(
+        SystemClock
+            .now()
+            .as_ms()
+            .unsigned_abs()
+            .saturating_mul(1_000),
+    );
     let write = GraphWrite::RemoveCalendar {
         user: user.clone(),
         fence,
         calendar: CalendarId::new("none").expect("it is a name"),
     };
-    if let Err(failure) = graph.write(write).await {
-        tell("nothing can be written", &failure, findings);
-        return;
+    match graph.write(write).await {
+        Ok(GraphReply::Written(_)) => {}
+        Ok(GraphReply::Fenced) => {
+            let what = "a user was removed from this graph at a time that is still to come here";
+            let remedy = "compare this machine's clock with that of the store; new users are written when the time has come";
+            findings.wrong(ROOM, what.to_owned(), remedy);
+            return;
+        }
+        Err(failure) => {
+            tell("nothing can be written", &failure, findings);
+            return;
+        }
     }
     findings.good(
         ROOM,

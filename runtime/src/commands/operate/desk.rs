@@ -263,6 +263,7 @@ fn web(config: &Config, store: Arc<dyn Store>) -> Arc<Web> {
         requests: WebSettings::REQUESTS,
         changes: WebSettings::CHANGES,
         bounds: WebSettings::BOUNDS,
+        connections_per_address_max: None,
         reloader: None,
     };
     let (_, readiness) = watch::channel(Readiness::Ready);

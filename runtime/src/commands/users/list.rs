@@ -15,6 +15,7 @@ use crate::cli::users::{ListArgs, ShowArgs};
 use crate::clock::SystemClock;
 use crate::exit::Exit;
 use crate::say::say;
+use crate::spans::UserNames;
 use crate::wiring::{Queue, Refused};
 
 /// One user, as far as each place knows.
@@ -169,7 +170,10 @@ pub(super) async fn show(
             row.user
         )));
     }
-    let body = row.json();
+    let mut body = row.json();
+    // Without keys each process names users its own way.
+    let names = desk.register.keys().ok().map(UserNames::of);
+    body["name_in_traces"] = json!(names.map(|names| names.of_user(&row.user)));
     if args.json {
         say(&format!("{body}\n"));
         return Ok(Exit::Done);

@@ -24,6 +24,7 @@ impl Checker<'_> {
             false => None,
         };
         let hosts = self.parse("http", "hosts", hosts);
+        let connections_per_address_max = self.connections_per_address_max("http")?;
         if has_listen {
             listen?;
         }
@@ -46,7 +47,21 @@ impl Checker<'_> {
             listen,
             token,
             hosts: hosts.unwrap_or_default(),
+            connections_per_address_max,
         })
+    }
+
+    /// `None` in `Some(None)`: it is not set.
+    pub(super) fn connections_per_address_max(
+        &mut self,
+        section: &'static str,
+    ) -> Option<Option<usize>> {
+        let key = "connections_per_address_max";
+        if self.given(section, key).is_none() {
+            return Some(None);
+        }
+        let max = usize::try_from(self.integer(section, key)?);
+        Some(Some(max.expect("the table's bound is small")))
     }
 
     fn http_token(&mut self) -> Option<Secret> {

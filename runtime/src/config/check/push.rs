@@ -18,6 +18,7 @@ impl Checker<'_> {
             .map(|minutes| minutes * MINUTE_MS);
         let listen = self.parse("push", "listen", value::listen);
         let address = self.read("push", "address", value::url);
+        let connections_per_address_max = self.connections_per_address_max("push")?;
         if has_listen {
             listen?;
         }
@@ -67,6 +68,7 @@ impl Checker<'_> {
             listen: listen?,
             key,
             poll_ms: poll_ms?,
+            connections_per_address_max,
         }))
     }
 }

@@ -50,6 +50,26 @@ fn a_token_that_can_be_guessed_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn the_connections_of_one_address_are_bounded_by_those_of_all() {
+    let loaded = with_http("").load().unwrap();
+    assert_eq!(loaded.config.http.connections_per_address_max, None);
+    let loaded = with_http("connections_per_address_max = 48")
+        .load()
+        .unwrap();
+    assert_eq!(loaded.config.http.connections_per_address_max, Some(48));
+    for wrong in ["0", "65"] {
+        let set = format!("connections_per_address_max = {wrong}");
+        let problems = with_http(&set).problems();
+        assert_holds(
+            &problems,
+            &["http.connections_per_address_max: is ", "1 to 64"],
+        );
+        let problems = Case::new(&format!("{GOOGLE}[push]\n{set}\n{USER}")).problems();
+        assert_holds(&problems, &["push.connections_per_address_max: is "]);
+    }
+}
+
+#[test]
 fn host_names_are_names() {
     for wrong in ["https://a", "a:80", "a,,b", "a b"] {
         let problems = with_http(&format!("hosts = {wrong:?}")).problems();

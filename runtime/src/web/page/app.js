@@ -188,7 +188,8 @@ const running = (jobs) => table("Jobs under a lease", ["User", "Attempt", "Proce
   jobs.map((job) => [userLink(job), `${job.attempt}`, job.worker ?? "", time(job.at)]), "Nothing runs at this moment.");
 const schedules = (all) => [table("When everybody is due", ["Name", "Pattern", "Last tick", "Next tick", "Missed", ""],
   all.map((one) => [one.name, `${one.definition.cron} (${one.definition.time_zone})`, time(one.last_tick_at), time(one.next_tick_at), number(one.missed),
-    button("Change …", `schedule ${one.name}`, () => openSchedule(one), { className: "plain", "aria-label": `Change the schedule ${one.name}` })]), "There is none: nothing is synced by itself."),
+    h("span", { className: "actions" }, button("Change …", `schedule ${one.name}`, () => openSchedule(one), { className: "plain", "aria-label": `Change the schedule ${one.name}` }),
+      button("Remove …", `unschedule ${one.name}`, () => openUnschedule(one.name), { className: "plain", "aria-label": `Remove the schedule ${one.name}` }))]), "There is none: nothing is synced by itself."),
   h("div", { className: "actions" }, button("Add a schedule …", "add schedule", () => openSchedule(null), { className: "plain" }))];
 const workers = ([own, all]) => [
   h("p", {}, `This one: ${own.worker}, ${number(own.slots)} slots, version ${own.version}, started `, time(own.started_at), "."),
@@ -325,15 +326,17 @@ for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListene
   if (opener !== undefined) [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === opener)?.focus();
 });
 // A refusal stays in the dialog, where it can be put right.
-async function changeIn(id, path, body, words) {
+async function changeIn(id, method, path, body, words) {
   const error = $(`${id}-error`);
   error.textContent = "";
   try {
-    await call("PUT", path, body);
+    await call(method, path, body);
     $(id).close();
     say(words, "good");
+    return true;
   } catch (refusal) {
     error.textContent = refusal.status === 401 ? "This is not the token any more: log out, and in again." : refusal.message;
+    return false;
   }
 }
 let limiting = null;
@@ -356,7 +359,7 @@ $("limit-form").addEventListener("submit", (event) => {
   const count = Number($("limit-count").value), window_ms = Math.round(1_000 * Number($("limit-seconds").value));
   const jobs = $("limit-unlimited").checked ? null : { count, window_ms };
   const words = jobs === null ? `${limiting} has no limit now.` : `${limiting}: ${number(count)} syncs in ${span(window_ms)} from now on.`;
-  changeIn("limit", "/api/v1/limits", { jobs, source: limiting }, words);
+  changeIn("limit", "PUT", "/api/v1/limits", { jobs, source: limiting }, words);
 });
 let scheduling = null;
 function openSchedule(schedule) {
@@ -376,7 +379,21 @@ $("schedule-form").addEventListener("submit", (event) => {
   const name = $("schedule-name").value.trim();
   const body = { cron: $("schedule-cron").value, time_zone: $("schedule-zone").value.trim(), catch_up: $("schedule-catch-up").value.trim() };
   if (scheduling) body.source = scheduling.source;
-  changeIn("schedule", `/api/v1/schedules/${encodeURIComponent(name)}`, body, `The schedule ${name} is set.`);
+  changeIn("schedule", "PUT", `/api/v1/schedules/${encodeURIComponent(name)}`, body, `The schedule ${name} is set.`);
+});
+
+let unscheduling = null;
+function openUnschedule(name) {
+  unscheduling = name;
+  $("unschedule-title").textContent = `Remove the schedule ${name}?`;
+  $("unschedule-error").textContent = "";
+  openDialog("unschedule", `unschedule ${name}`);
+}
+$("unschedule-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const done = await changeIn("unschedule", "DELETE", `/api/v1/schedules/${encodeURIComponent(unscheduling)}`, undefined, `The schedule ${unscheduling} is removed.`);
+  // Its own button goes with it. The dialog's end is told only later.
+  if (done) $("unschedule").dataset.opener = "add schedule";
 });
 
 // ---- Log in, log out, pause ----
