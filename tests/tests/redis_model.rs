@@ -1,6 +1,6 @@
 //! The queue in Redis against the Queue value: the same random streams of commands to both, at the same times, equal
 //! replies and equal visible state after each. Ends of attempts that follow one another, and a claim after them, go in one
-//! script, as they do when a process sends them at the same moment.
+//! script, and so do enqueues, as they do when a process sends them at the same moment.
 //!
 //! The streams are those by which core's own test drives the Queue value against a naive one, so the three agree. A real
 //! server runs the scripts; the test passes the time. A stream that fails shrinks. A run that does not meet every outcome
@@ -69,6 +69,24 @@ impl Bench<'_> {
         expected
     }
 
+    /// Enqueues in one source, which go in one script.
+    fn enqueues(&mut self, now: Timestamp, commands: &[Command]) -> Vec<Reply> {
+        let expected: Vec<Reply> = commands
+            .iter()
+            .map(|command| self.queue.apply(now, command.clone()))
+            .collect();
+        let applied = self.store.apply_enqueues_at(Some(now), commands.to_vec());
+        let told: Vec<Reply> = self
+            .runtime
+            .block_on(applied)
+            .unwrap()
+            .into_iter()
+            .map(|stamped| stamped.value)
+            .collect();
+        assert_eq!(told, expected, "at {} to {commands:?}", now.as_ms());
+        expected
+    }
+
     fn compare(&mut self, fleet: &Fleet) {
         let now = fleet.now;
         let mut looks = vec![Command::Stats, Command::Schedules];
@@ -106,11 +124,14 @@ impl Bench<'_> {
     }
 }
 
-/// Claims that went in one script with ends. Ends are written with the claim, or before it if a job waits again.
+/// Claims that went in one script with ends. Ends are written with the claim, or before it if a job waits again. And
+/// enqueues of several that went in one script, by whether all had the same outcome.
 #[derive(Default)]
 struct Turns {
     written_with_claim: Cell<u32>,
     written_before: Cell<u32>,
+    enqueued_alike: Cell<u32>,
+    enqueued_otherwise: Cell<u32>,
 }
 
 impl Turns {
@@ -128,7 +149,19 @@ impl Turns {
         count.set(count.get() + 1);
     }
 
+    fn note_enqueues(&self, replies: &[Reply]) {
+        let count = match replies.iter().all(|reply| *reply == replies[0]) {
+            true => &self.enqueued_alike,
+            false => &self.enqueued_otherwise,
+        };
+        count.set(count.get() + 1);
+    }
+
     fn check(&self) {
+        assert!(
+            self.enqueued_alike.get() > 0 && self.enqueued_otherwise.get() > 0,
+            "enqueues that went together did not differ, or always did: the streams prove too little"
+        );
         assert!(
             self.written_with_claim.get() > 0 && self.written_before.get() > 0,
             "not both kinds of turns were met: the streams prove too little"
@@ -166,6 +199,30 @@ fn turn_of(fleet: &Fleet, steps: &[Step]) -> Vec<(Step, Command)> {
         }
     }
     turn
+}
+
+/// The steps from the first one on that enqueue in one source, without a checkpoint.
+fn enqueues_of(fleet: &Fleet, steps: &[Step]) -> Vec<(Step, Command)> {
+    let mut enqueues: Vec<(Step, Command)> = Vec::new();
+    for step in steps {
+        let command = fleet.command(*step);
+        let Command::Enqueue {
+            source,
+            checkpoint: None,
+            ..
+        } = &command
+        else {
+            break;
+        };
+        let is_of_another = enqueues.first().is_some_and(
+            |(_, first)| !matches!(first, Command::Enqueue { source: of, .. } if of == source),
+        );
+        if is_of_another || command.check().is_err() {
+            break;
+        }
+        enqueues.push((*step, command));
+    }
+    enqueues
 }
 
 /// Awaits all of them together, in order.
@@ -221,12 +278,21 @@ fn run(
         let before = fleet.now;
         fleet.pass_time(step.3);
         met.note_time(before, &fleet);
-        let turn = turn_of(&fleet, rest);
+        let (turn, enqueues) = (turn_of(&fleet, rest), enqueues_of(&fleet, rest));
+        let are_enqueues = enqueues.len() > 1;
+        let turn = if are_enqueues { enqueues } else { turn };
         if turn.len() > 1 {
             rest = &rest[turn.len()..];
             let commands: Vec<Command> = turn.iter().map(|(_, command)| command.clone()).collect();
-            let replies = bench.turn(fleet.now, &commands);
-            turns.note(&commands, &replies);
+            let replies = if are_enqueues {
+                let replies = bench.enqueues(fleet.now, &commands);
+                turns.note_enqueues(&replies);
+                replies
+            } else {
+                let replies = bench.turn(fleet.now, &commands);
+                turns.note(&commands, &replies);
+                replies
+            };
             for ((step, command), reply) in turn.into_iter().zip(replies) {
                 met.note(&command, &reply, &fleet);
                 fleet.hear(step, command, reply);

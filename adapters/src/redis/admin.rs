@@ -19,7 +19,7 @@ use super::wire::{Unreadable, Value, Writer};
 use super::{refused, stamped, unknown_source};
 
 /// Users that one script enrolls, connects or removes at the most.
-const USERS_PAGE: usize = 250;
+const USERS_PAGE: usize = 100;
 /// How often a definition is tried again because somebody else changed it in between.
 const DEFINE_TRIES_MAX: u32 = 10;
 

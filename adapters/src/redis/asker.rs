@@ -11,7 +11,7 @@ use kalends_core::port::StoreUnavailable;
 use kalends_core::time::Timestamp;
 use redis::Script;
 
-use super::layout::Layout;
+use super::layout::{Keys, Layout};
 use super::link::Link;
 use super::scripts::SCRIPTS;
 use super::wire::{Unreadable, Value, Writer};
@@ -26,6 +26,8 @@ const MEND_PAGES_MAX: u32 = 2_000;
 pub(super) enum Scope<'a> {
     /// These sources, in this order; often none or one.
     Of(&'a [SourceName]),
+    /// This one, by a script that only enqueues there.
+    Few(&'a SourceName),
     /// All that there are.
     All,
 }
@@ -87,11 +89,16 @@ impl Asker {
         for _ in 0..SOURCES_LEARNED_MAX {
             let sources = match scope {
                 Scope::Of(sources) => sources.to_vec(),
+                Scope::Few(source) => vec![source.clone()],
                 Scope::All => self.known(),
             };
-            let answer = self.once(script, sources, now, &write).await?;
+            let keys = match scope {
+                Scope::Few(source) => self.layout.few_keys(source),
+                _ => self.layout.keys(&sources),
+            };
+            let answer = self.once(script, &keys, sources, now, &write).await?;
             match answer.word.as_str() {
-                "mend" => self.mend(now).await?,
+                "mend" => Box::pin(self.mend(now)).await?,
                 "sources" => self.learn(answer)?,
                 _ => return Ok(answer),
             }
@@ -102,6 +109,7 @@ impl Asker {
     async fn once(
         &self,
         script: &Script,
+        keys: &Keys,
         sources: Vec<SourceName>,
         now: Option<Timestamp>,
         write: impl Fn(&mut Writer, &[SourceName]),
@@ -113,10 +121,9 @@ impl Asker {
         }
         write(&mut arguments, &sources);
         let time = now.map_or_else(String::new, |now| now.as_ms().to_string());
-        let keys = self.layout.keys(&sources);
         let given = self
             .link
-            .call(script, &keys, &[time.as_bytes(), arguments.bytes()])
+            .call(script, keys, &[time.as_bytes(), arguments.bytes()])
             .await
             .map_err(|error| StoreUnavailable {
                 detail: error.detail,
@@ -128,7 +135,9 @@ impl Asker {
     async fn mend(&self, now: Option<Timestamp>) -> Result<(), StoreUnavailable> {
         for _ in 0..MEND_PAGES_MAX {
             let sources = self.known();
-            let answer = self.once(&SCRIPTS.mend, sources, now, |_, _| {}).await?;
+            let keys = self.layout.keys(&sources);
+            let mended = self.once(&SCRIPTS.mend, &keys, sources, now, |_, _| {});
+            let answer = mended.await?;
             match answer.word.as_str() {
                 "done" => return Ok(()),
                 "sources" => self.learn(answer)?,

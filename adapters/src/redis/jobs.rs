@@ -19,7 +19,7 @@ use super::wire::{Unreadable, Writer};
 use super::{lost, refused, stamped, unknown_source};
 
 /// Jobs that one script enqueues at the most, unless a fan-out's progress must be saved in the same step.
-const ENQUEUE_PAGE: usize = 250;
+pub(super) const ENQUEUE_PAGE: usize = 125;
 /// Leases that one script extends at the most.
 const HEARTBEAT_PAGE: usize = 250;
 
@@ -77,7 +77,11 @@ impl Asker {
         jobs: &[NewJob],
         checkpoint: Option<&(LeaseRef, String)>,
     ) -> Answered {
-        let scope = Scope::Of(slice::from_ref(source));
+        let of_source = slice::from_ref(source);
+        let (script, scope) = match checkpoint {
+            Some(_) => (&SCRIPTS.enqueue_with_progress, Scope::Of(of_source)),
+            None => (&SCRIPTS.enqueue, Scope::Few(source)),
+        };
         let write = |writer: &mut Writer, _: &[SourceName]| {
             match checkpoint {
                 Some((lease, progress)) => {
@@ -86,28 +90,17 @@ impl Asker {
                 }
                 None => writer.none().none().none(),
             };
-            writer.number(jobs.len() as u64);
-            for job in jobs {
-                writer.text(job.user.as_str());
-            }
-            for job in jobs {
-                writer.time(job.run_at);
-            }
-            for job in jobs {
-                writer.maybe_time(job.nominal_at);
-            }
-            for job in jobs {
-                writer.number(u64::from(job.priority == Priority::Now));
-            }
+            writer.number(jobs.len() as u64).flag(false);
+            write_jobs(writer, || jobs.iter());
         };
-        let answer = self.ask(&SCRIPTS.enqueue, scope, now, write).await?;
+        let answer = self.ask(script, scope, now, write).await?;
         let now = answer.now;
         match answer.word.as_str() {
             "unknown" => Ok(unknown_source(now, source)),
             "lost" => Ok(lost(now)),
             _ => {
                 let read = || -> Result<Reply, Unreadable> {
-                    let [added, coalesced, refused] = answer.fields()?;
+                    let [added, coalesced, refused, _] = answer.fields()?;
                     Ok(Reply::Enqueued {
                         added: added.number()?,
                         coalesced: coalesced.number()?,
@@ -117,6 +110,39 @@ impl Asker {
                 read().map(|reply| stamped(now, reply)).map_err(misread)
             }
         }
+    }
+
+    /// Several commands that enqueue in this source, in this order and in one script; a reply for each.
+    ///
+    /// # Panics
+    /// If there are more jobs in them than one script may enqueue: the caller gathered them.
+    pub(super) async fn enqueue_each(
+        &self,
+        now: Option<Timestamp>,
+        source: &SourceName,
+        commands: &[&[NewJob]],
+    ) -> Result<(Timestamp, Vec<Reply>), StoreUnavailable> {
+        let count: usize = commands.iter().map(|jobs| jobs.len()).sum();
+        assert!(
+            count <= ENQUEUE_PAGE,
+            "the caller gathers no more than a page"
+        );
+        let write = |writer: &mut Writer, _: &[SourceName]| {
+            writer.none().none().none();
+            writer.number(count as u64).flag(true);
+            write_jobs(writer, || commands.iter().copied().flatten());
+        };
+        let scope = Scope::Few(source);
+        let answer = self.ask(&SCRIPTS.enqueue, scope, now, write).await?;
+        let now = answer.now;
+        if answer.word == "unknown" {
+            let refused = commands.iter().map(|_| unknown_source(now, source).value);
+            return Ok((now, refused.collect()));
+        }
+        let [_, _, _, outcomes] = answer.fields().map_err(misread)?;
+        let outcomes = outcomes.text().map_err(misread)?;
+        let replies = read_outcomes(&outcomes, commands).map_err(misread)?;
+        Ok((now, replies))
     }
 
     pub(super) async fn heartbeat(
@@ -277,6 +303,51 @@ impl Asker {
             };
             (place, after) = (next, next_after.number().map_err(misread)?);
         }
+    }
+}
+
+fn write_jobs<'a, Jobs: Iterator<Item = &'a NewJob>>(writer: &mut Writer, jobs: impl Fn() -> Jobs) {
+    for job in jobs() {
+        writer.text(job.user.as_str());
+    }
+    for job in jobs() {
+        writer.time(job.run_at);
+    }
+    for job in jobs() {
+        writer.maybe_time(job.nominal_at);
+    }
+    for job in jobs() {
+        writer.number(u64::from(job.priority == Priority::Now));
+    }
+}
+
+/// What became of each job, a letter each (`enqueue_plain.lua`), counted for each command.
+fn read_outcomes(outcomes: &str, commands: &[&[NewJob]]) -> Result<Vec<Reply>, Unreadable> {
+    const MISSING: Unreadable = Unreadable("an outcome for each job was expected");
+    let mut letters = outcomes.bytes();
+    let mut replies = Vec::with_capacity(commands.len());
+    for jobs in commands {
+        let (mut added, mut coalesced, mut refused) = (0_u64, 0_u64, 0_u64);
+        for letter in letters.by_ref().take(jobs.len()) {
+            match letter {
+                b'0' => added += 1,
+                b'1' => coalesced += 1,
+                b'2' => refused += 1,
+                _ => return Err(Unreadable("an outcome is none")),
+            }
+        }
+        if added + coalesced + refused != jobs.len() as u64 {
+            return Err(MISSING);
+        }
+        replies.push(Reply::Enqueued {
+            added,
+            coalesced,
+            refused,
+        });
+    }
+    match letters.next() {
+        Some(_) => Err(MISSING),
+        None => Ok(replies),
     }
 }
 

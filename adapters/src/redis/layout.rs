@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kalends_core::id::SourceName;
 
-/// The keys that every script gets, in the order of `lib.lua`, with those of the fan-outs. The channel of the wake-ups
+/// The keys that every script gets, in the order of `keys.lua`, with those of the fan-outs. The channel of the wake-ups
 /// goes along: it is no key, but it is named alike.
 const COMMON: [&str; 12] = [
     "meta",
@@ -45,7 +45,7 @@ const COMMON: [&str; 12] = [
     "fan-outs-failed",
 ];
 
-/// The keys of a source, in the order of `lib.lua`.
+/// The keys of a source, in the order of `keys.lua`.
 const OF_SOURCE: [&str; 13] = [
     "users",
     "cursors",
@@ -62,12 +62,16 @@ const OF_SOURCE: [&str; 13] = [
     "held",
 ];
 
+/// The keys of who only enqueues, in the order of `few_keys.lua`: common ones, and those of the source.
+const FEW: ([&str; 3], [&str; 3]) = (["meta", "sources", "wake"], ["users", "lane", "lane-now"]);
+
 /// The keys of one fleet.
 #[derive(Debug)]
 pub(super) struct Layout {
     prefix: String,
     /// What was asked for last: nearly always it is asked for again.
     last: Mutex<Option<(Vec<SourceName>, Keys)>>,
+    last_few: Mutex<Option<(SourceName, Keys)>>,
 }
 
 /// The keys of a script.
@@ -78,6 +82,7 @@ impl Layout {
         Layout {
             prefix: prefix.to_owned(),
             last: Mutex::default(),
+            last_few: Mutex::default(),
         }
     }
 
@@ -94,11 +99,29 @@ impl Layout {
         keys
     }
 
+    /// The keys for a script that only enqueues in this source.
+    pub(super) fn few_keys(&self, source: &SourceName) -> Keys {
+        let mut last = self.last_few.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, keys)) = &*last
+            && before == source
+        {
+            return Arc::clone(keys);
+        }
+        let (common, of_source) = FEW;
+        let keys = self.named(&common, &of_source, std::slice::from_ref(source));
+        *last = Some((source.clone(), Arc::clone(&keys)));
+        keys
+    }
+
     fn made(&self, sources: &[SourceName]) -> Keys {
+        self.named(&COMMON, &OF_SOURCE, sources)
+    }
+
+    fn named(&self, common: &[&str], of_source: &[&str], sources: &[SourceName]) -> Keys {
         let prefix = &self.prefix;
-        let common = COMMON.iter().map(|kind| format!("{{{prefix}}}:{kind}"));
+        let common = common.iter().map(|kind| format!("{{{prefix}}}:{kind}"));
         let of_sources = sources.iter().flat_map(|source| {
-            OF_SOURCE
+            of_source
                 .iter()
                 .map(move |kind| format!("{{{prefix}}}:{kind}:{source}"))
         });
@@ -122,5 +145,9 @@ mod tests {
         let one = layout.keys(&[SourceName::google_calendar()]);
         assert_eq!(one[..], keys[..25]);
         assert_eq!(layout.keys(&[SourceName::google_calendar()]), one);
+        let few = layout.few_keys(&SourceName::google_calendar());
+        assert_eq!(few.len(), 6);
+        assert!(few.iter().all(|key| one.contains(key)));
+        assert_eq!(few[5], "{kalends-test}:lane-now:google-calendar");
     }
 }

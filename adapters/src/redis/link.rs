@@ -20,7 +20,7 @@ pub use super::wake::Wake;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::{RedisError, Script, ToRedisArgs, Value};
+use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
 
 use self::dial::{Connection, Dialer, OnPush};
 use super::BadAddress;
@@ -99,16 +99,17 @@ impl Link {
         keys: &[impl ToRedisArgs],
         arguments: &[&[u8]],
     ) -> Result<Value, CallError> {
-        let mut invocation = script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for argument in arguments {
-            invocation.arg(*argument);
-        }
-        let connection = self.connection().await?;
+        let command = invocation(script, keys, arguments);
+        let connection = match self.live() {
+            Some(connection) => connection,
+            // Boxed, as it is large, and nearly every call does without it.
+            None => Box::pin(self.connection()).await?,
+        };
         let unanswered = Unanswered::new(&connection);
-        let answer = invocation.invoke_async(&mut connection.handle()).await;
+        let mut answer = connection.ask(&command).await;
+        if answer.as_ref().is_err_and(is_unknown_script) {
+            answer = Box::pin(load_and_ask(&connection, script, &command)).await;
+        }
         unanswered.answered();
         answer.map_err(|error| failed(&connection, &error))
     }
@@ -188,6 +189,37 @@ impl Link {
         let checked = check::check(connection, &self.dialer, wanted, checked_before).await;
         checked.inspect_err(|_| connection.give_up())
     }
+}
+
+/// The script's call in one buffer. (The library's own would give each key a buffer first.)
+fn invocation(script: &Script, keys: &[impl ToRedisArgs], arguments: &[&[u8]]) -> Cmd {
+    /// About what a key takes, in bytes.
+    const KEY_BYTES: usize = 64;
+    let bytes: usize = arguments.iter().map(|argument| argument.len()).sum();
+    let count = 3 + keys.len() + arguments.len();
+    let mut command = Cmd::with_capacity(count, 128 + keys.len() * KEY_BYTES + bytes);
+    command
+        .arg("EVALSHA")
+        .arg(script.get_hash())
+        .arg(keys.len())
+        .arg(keys);
+    for argument in arguments {
+        command.arg(*argument);
+    }
+    command
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+async fn load_and_ask(
+    connection: &Connection,
+    script: &Script,
+    command: &Cmd,
+) -> Result<Value, RedisError> {
+    script.load_async(&mut connection.handle()).await?;
+    connection.ask(command).await
 }
 
 /// Ends the connection if `error` says so, and puts the error into words.

@@ -7,7 +7,7 @@
 //! Rooms: `settings` the address; `link` the one connection, made when needed; `check` whether a server may be used;
 //! `failure` its errors in words; `wake` wake-ups by pub/sub; `layout` the keys; `lua/` and `scripts` the scripts; `wire`
 //! how arguments and answers are written; `asker` how a script is asked; `jobs`, `admin`, `look` the commands; `turn` ends
-//! of attempts and claims, and `turns` how those of one moment are gathered.
+//! of attempts and claims, `turns` how those of one moment are gathered, and `enqueues` how enqueues are.
 //!
 //! What a script does at the most is bounded: a command for more than that (a thousand jobs, a changed schedule of a
 //! million users) is several scripts, each of which may be the last if the process dies, and all of which may be run
@@ -18,6 +18,7 @@ mod asker;
 mod blocks;
 mod check;
 mod constants;
+mod enqueues;
 mod facts;
 mod failure;
 mod jobs;
@@ -27,6 +28,7 @@ mod look;
 mod outcome;
 mod scripts;
 mod settings;
+mod soon;
 mod turn;
 mod turns;
 mod wake;
@@ -37,10 +39,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kalends_core::id::SourceName;
 use kalends_core::port::{Store, StoreUnavailable};
-use kalends_core::queue::command::{Command, Refusal, Reply, Stamped};
+use kalends_core::queue::command::{Command, NewJob, Refusal, Reply, Stamped};
 use kalends_core::time::Timestamp;
 
 use asker::Asker;
+use enqueues::Enqueues;
 pub use facts::ServerFacts;
 use jobs::Answered;
 use link::Link;
@@ -81,6 +84,7 @@ pub enum Unusable {
 pub struct RedisStore {
     asker: Arc<Asker>,
     turns: Arc<Turns>,
+    enqueues: Arc<Enqueues>,
     wake: Wake,
 }
 
@@ -110,6 +114,7 @@ impl RedisStore {
         let asker = Arc::new(Asker::new(link, prefix));
         RedisStore {
             turns: Turns::new(Arc::clone(&asker)),
+            enqueues: Enqueues::new(Arc::clone(&asker)),
             asker,
             wake,
         }
@@ -134,16 +139,25 @@ impl RedisStore {
     ) -> Result<Stamped<Reply>, StoreUnavailable> {
         if let Err(refusal) = command.check() {
             // The reply carries the store's time, as every other.
-            let stamp = self.asker.schedules(now).await?;
+            let stamp = Box::pin(self.asker.schedules(now)).await?;
             return Ok(refused(stamp.now, refusal));
         }
-        let command = command.with_times_kept().shortened();
-        if turn::is_end(&command) || matches!(command, Command::Claim { .. }) {
-            return match now {
-                None => self.turns.take(command).await,
-                now => self.turn_alone(now, command).await,
-            };
+        match command.with_times_kept().shortened() {
+            Command::Enqueue {
+                source,
+                jobs,
+                checkpoint: None,
+            } if now.is_none() => self.enqueues.take(source, jobs).await,
+            turn if turn::is_end(&turn) || matches!(turn, Command::Claim { .. }) => match now {
+                None => self.turns.take(turn).await,
+                now => Box::pin(self.turn_alone(now, turn)).await,
+            },
+            // Boxed, as it is large: the commands above are by far the most.
+            other => Box::pin(self.apply_other(now, other)).await,
         }
+    }
+
+    async fn apply_other(&self, now: Option<Timestamp>, command: Command) -> Answered {
         let asker = &self.asker;
         match command {
             Command::DefineSource { source, settings } => {
@@ -236,6 +250,41 @@ impl RedisStore {
             replies.collect(),
             claimed.map(|claimed| stamped(now, claimed)),
         ))
+    }
+
+    /// Applies several commands that enqueue in one source, in one script, as if the server's clock said `now`; `None`: what
+    /// it says. Replies in the same order. This is what the store makes of such commands that come at the same moment; for
+    /// tests.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    ///
+    /// # Panics
+    /// If there are other commands among them, or one with a checkpoint, of another source, or none at all; or more than 125
+    /// jobs.
+    pub async fn apply_enqueues_at(
+        &self,
+        now: Option<Timestamp>,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Stamped<Reply>>, StoreUnavailable> {
+        let kept = |command: Command| match command.with_times_kept().shortened() {
+            Command::Enqueue {
+                source,
+                jobs,
+                checkpoint: None,
+            } => (source, jobs),
+            other => panic!("not to be gathered: {other:?}"),
+        };
+        let commands: Vec<(SourceName, Vec<NewJob>)> = commands.into_iter().map(kept).collect();
+        let (source, _) = commands.first().expect("commands to gather");
+        assert!(
+            commands.iter().all(|(of, _)| of == source),
+            "one source only"
+        );
+        let jobs: Vec<&[NewJob]> = commands.iter().map(|(_, jobs)| jobs.as_slice()).collect();
+        let (now, replies) = self.asker.enqueue_each(now, source, &jobs).await?;
+        let replies = replies.into_iter().map(|reply| stamped(now, reply));
+        Ok(replies.collect())
     }
 
     async fn turn_alone(&self, now: Option<Timestamp>, command: Command) -> Answered {

@@ -42,7 +42,9 @@ pub(super) struct Scripts {
     pub(super) define_source: Script,
     pub(super) due_by_latest: Script,
     pub(super) due_users: Script,
+    /// Of one source, without a checkpoint: it has few keys ([`Layout::few_keys`](super::layout::Layout::few_keys)).
     pub(super) enqueue: Script,
+    pub(super) enqueue_with_progress: Script,
     pub(super) enroll: Script,
     pub(super) finish: Script,
     pub(super) heartbeat: Script,
@@ -68,6 +70,7 @@ pub(super) struct Scripts {
 
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     checkpoint: lua!(
+        "keys",
         "lib",
         "guard",
         "sources",
@@ -79,6 +82,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "checkpoint"
     ),
     checkpoint_fan_out: lua!(
+        "keys",
         "lib",
         "guard",
         "all_sources",
@@ -91,9 +95,10 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "checkpoint"
     ),
     connect: lua!(
-        "lib", "guard", "sources", "rows", "flush", "wishes", "connect"
+        "keys", "lib", "guard", "sources", "rows", "flush", "wishes", "connect"
     ),
     define_schedule: lua!(
+        "keys",
         "lib",
         "guard",
         "sources",
@@ -102,12 +107,32 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "define_schedule"
     ),
-    define_source: lua!("lib", "guard", "sources", "define_source"),
-    due_by_latest: lua!("lib", "guard", "rows", "flush", "due_by_latest"),
-    due_users: lua!("lib", "guard", "due_users"),
-    enqueue: lua!("lib", "guard", "rows", "flush", "wishes", "enqueue"),
-    enroll: lua!("lib", "guard", "sources", "rows", "flush", "enroll"),
+    define_source: lua!("keys", "lib", "guard", "sources", "define_source"),
+    due_by_latest: lua!("keys", "lib", "guard", "rows", "flush", "due_by_latest"),
+    due_users: lua!("keys", "lib", "guard", "due_users"),
+    enqueue: lua!(
+        "few_keys",
+        "lib",
+        "guard",
+        "enqueue_plain",
+        "rows",
+        "flush",
+        "wishes",
+        "enqueue"
+    ),
+    enqueue_with_progress: lua!(
+        "keys",
+        "lib",
+        "guard",
+        "enqueue_plain",
+        "rows",
+        "flush",
+        "wishes",
+        "enqueue"
+    ),
+    enroll: lua!("keys", "lib", "guard", "sources", "rows", "flush", "enroll"),
     finish: lua!(
+        "keys",
         "lib",
         "guard",
         "sources",
@@ -120,9 +145,18 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "finish",
         "finish_answer"
     ),
-    heartbeat: lua!("lib", "guard", "rows", "flush", "heartbeat"),
-    jobs: lua!("lib", "guard", "all_sources", "rows", "flush", "jobs"),
+    heartbeat: lua!("keys", "lib", "guard", "rows", "flush", "heartbeat"),
+    jobs: lua!(
+        "keys",
+        "lib",
+        "guard",
+        "all_sources",
+        "rows",
+        "flush",
+        "jobs"
+    ),
     limited: lua!(
+        "keys",
         "lib",
         "guard",
         "sources",
@@ -134,6 +168,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "limited"
     ),
     limited_fan_out: lua!(
+        "keys",
         "lib",
         "guard",
         "all_sources",
@@ -145,8 +180,9 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "limited"
     ),
-    look_again: lua!("lib", "guard", "rows", "flush", "look_again"),
+    look_again: lua!("keys", "lib", "guard", "rows", "flush", "look_again"),
     mend: lua!(
+        "keys",
         "lib",
         "all_sources",
         "sources",
@@ -157,10 +193,19 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "mend"
     ),
-    operate: lua!("lib", "guard", "sources", "ramp", "operate"),
-    operate_all: lua!("lib", "guard", "all_sources", "sources", "ramp", "operate"),
-    remove: lua!("lib", "guard", "rows", "flush", "remove"),
+    operate: lua!("keys", "lib", "guard", "sources", "ramp", "operate"),
+    operate_all: lua!(
+        "keys",
+        "lib",
+        "guard",
+        "all_sources",
+        "sources",
+        "ramp",
+        "operate"
+    ),
+    remove: lua!("keys", "lib", "guard", "rows", "flush", "remove"),
     remove_schedule: lua!(
+        "keys",
         "lib",
         "guard",
         "rows",
@@ -169,6 +214,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "remove_schedule"
     ),
     take_failed: lua!(
+        "keys",
         "lib",
         "guard",
         "all_sources",
@@ -178,9 +224,18 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "take_failed"
     ),
-    schedule: lua!("lib", "guard", "rows", "flush", "schedule_rows", "schedule"),
-    schedules: lua!("lib", "guard", "schedules"),
+    schedule: lua!(
+        "keys",
+        "lib",
+        "guard",
+        "rows",
+        "flush",
+        "schedule_rows",
+        "schedule"
+    ),
+    schedules: lua!("keys", "lib", "guard", "schedules"),
     stats: lua!(
+        "keys",
         "lib",
         "guard",
         "all_sources",
@@ -192,6 +247,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "stats"
     ),
     tick: lua!(
+        "keys",
         "lib",
         "guard",
         "rows",
@@ -200,8 +256,9 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "schedule_rows",
         "tick"
     ),
-    trim_history: lua!("lib", "guard", "sources", "trim_history"),
+    trim_history: lua!("keys", "lib", "guard", "sources", "trim_history"),
     turn: lua!(
+        "keys",
         "lib",
         "guard",
         "all_sources",
@@ -220,6 +277,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "claim"
     ),
     unenroll: lua!(
+        "keys",
         "lib",
         "guard",
         "sources",
@@ -230,5 +288,5 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "flows",
         "unenroll"
     ),
-    users: lua!("lib", "guard", "rows", "flush", "users"),
+    users: lua!("keys", "lib", "guard", "rows", "flush", "users"),
 });

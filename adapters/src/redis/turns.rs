@@ -16,11 +16,11 @@ use super::jobs::Answered;
 use super::turn::Turned;
 
 /// Ends in one script at the most: it stays short.
-const ENDS_MAX: usize = 100;
+const ENDS_MAX: usize = 80;
 /// Scripts under way at the same time at the most: the server works on one while the next is on its way.
 const UNDER_WAY_MAX: u32 = 2;
 /// So many ends are worth a script of their own beside one that is under way.
-const ENDS_ALONE_MIN: usize = 32;
+const ENDS_ALONE_MIN: usize = 40;
 
 /// A command and who waits for its answer.
 type Waiting = (Command, oneshot::Sender<Answered>);

@@ -25,6 +25,9 @@ const CLAIM_DOUBLINGS_MAX: u32 = 9;
 const POLL_DOUBLINGS_MAX: u32 = 6;
 /// So many free slots are worth a claim, whatever the others do.
 const CLAIM_BATCH: u32 = 16;
+/// Syncs that one claim asks for at the most. It could give more ([`CLAIM_BATCH_MAX`]), but the script that finds them, and
+/// ends as many along, holds up everybody else's.
+const CLAIM_ASK_MAX: u32 = 80;
 /// A free slot waits for others to become free for so long, in milliseconds, when it is known that there is more to do.
 const CLAIM_LINGER_MS: u64 = 2;
 /// While every sync slot is taken, only a fan-out could start: the store is asked for one no more often than this, in
@@ -129,6 +132,8 @@ impl HeartbeatState {
     }
 }
 
+const _: () = assert!(CLAIM_ASK_MAX as usize <= CLAIM_BATCH_MAX);
+
 /// From one heartbeat to the next: two may be lost before the lease is.
 fn heartbeat_after_ms(lease_ms: u64) -> u64 {
     if planted(Mutant::HeartbeatLate) {
@@ -154,7 +159,6 @@ impl Node {
     fn free_slots(&self) -> (u32, u32) {
         let (concurrency, fan_out_slots) = (self.settings.concurrency, self.settings.fan_out_slots);
         let batch_max = u32::try_from(BATCH_MAX).expect("a batch is small");
-        let claim_max = u32::try_from(CLAIM_BATCH_MAX).expect("a claim is small");
         let held_max = self
             .room()
             .saturating_mul(HELD_PER_SLOT)
@@ -170,7 +174,7 @@ impl Node {
             self.room()
                 .saturating_sub(here)
                 .min(held_max.saturating_sub(self.slots.syncs()))
-                .min(claim_max)
+                .min(CLAIM_ASK_MAX)
         };
         (syncs, fan_out_slots.saturating_sub(self.slots.fan_outs()))
     }

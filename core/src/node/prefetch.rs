@@ -27,8 +27,9 @@ use crate::time::Timestamp;
 pub const PREFETCH_MS: u64 = 10;
 /// So many short syncs in a row are proof enough to hold more leases.
 pub const PREFETCH_PROOF_JOBS: u32 = 32;
-/// Jobs that are ready in one process at the most: what one claim can give.
-pub const PREFETCH_MAX: u32 = CLAIM_BATCH_MAX as u32;
+/// Jobs that are ready in one process at the most: what two claims can give, so that one claim's are worked off while the
+/// store looks for the next.
+pub const PREFETCH_MAX: u32 = 2 * CLAIM_BATCH_MAX as u32;
 /// A job that has not begun so long after its claim goes back, in milliseconds: it may be that one slow job holds up all
 /// the others, and another process has a slot for them.
 pub const PREFETCH_HOLD_MS_MAX: u64 = 100;

@@ -8,6 +8,7 @@ use kalends_core::node::prefetch::{
 };
 use kalends_core::node::settings::NodeSettings;
 use kalends_core::policy::limit::Limit;
+use kalends_core::queue::CLAIM_BATCH_MAX;
 use kalends_core::queue::command::{Command, Lease, Reply};
 use kalends_core::rng::{KalendsRng, substream, uniform};
 use kalends_core::time::{MINUTE_MS, SECOND_MS};
@@ -16,6 +17,8 @@ use crate::hand::{Hand, is_claim};
 use crate::world::settings;
 
 const SLOTS: u32 = 3;
+/// What one claim can give.
+const CLAIM_MAX: u32 = CLAIM_BATCH_MAX as u32;
 
 /// No source has a limit, so leases may be held ahead.
 fn unlimited() -> NodeSettings {
@@ -58,7 +61,7 @@ fn with_ready(jobs: usize) -> Hand {
 fn claim_elsewhere(hand: &mut Hand) -> Vec<Lease> {
     let claim = Command::Claim {
         worker: WorkerId::new("b").unwrap(),
-        slots: PREFETCH_MAX,
+        slots: CLAIM_MAX,
         fan_out_slots: 0,
         lease_ms: 30_000,
         held: Vec::new(),
@@ -79,7 +82,7 @@ fn while_jobs_are_short_claims_grow_and_no_more_run_than_there_are_slots() {
         "{asked:?}"
     );
     assert!(
-        asked.iter().any(|slots| *slots > PREFETCH_MAX / 2),
+        asked.iter().any(|slots| *slots > CLAIM_MAX / 2),
         "{asked:?}"
     );
     assert!(asked.len() < 60, "{} claims", asked.len());
@@ -160,7 +163,7 @@ fn jobs_behind_a_slow_one_go_back_unharmed_and_another_process_does_them() {
     hand.answer(|_| true);
     assert_eq!(hand.node.held_jobs(), SLOTS as usize);
     let leases = claim_elsewhere(&mut hand);
-    assert_eq!(leases.len(), PREFETCH_MAX as usize);
+    assert_eq!(leases.len(), CLAIM_MAX as usize);
     assert!(leases.iter().all(|lease| lease.attempt == 1));
     // Now it asks for as many as it has slots.
     hand.work_for(0);
@@ -291,5 +294,6 @@ fn whatever_happens_each_job_is_done_once_and_no_more_run_than_there_are_slots()
         assert_eq!(hand.running_max, SLOTS as usize, "seed {seed}");
         assert_eq!((hand.drained(), hand.fetched), (600, 600), "seed {seed}");
     }
-    assert!(ready_max > PREFETCH_MAX as usize / 2, "{ready_max}");
+    assert!(ready_max > CLAIM_MAX as usize / 2, "{ready_max}");
+    assert!(ready_max <= PREFETCH_MAX as usize, "{ready_max}");
 }

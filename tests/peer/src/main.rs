@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 const BULK: usize = 1_000;
 const SINGLE_JOBS: usize = 5_000;
+const CALLERS: usize = 50;
+const CALLERS_JOBS: usize = 20_000;
 const PATIENCE: Duration = Duration::from_secs(600);
 const KEEP_COMPLETED: usize = 100;
 
@@ -49,6 +51,26 @@ impl Peer {
             self.queue.add("sync", data(index)).await?;
         }
         Ok(SINGLE_JOBS as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// Many callers at once, each one job after another. They share the queue and its connection.
+    async fn enqueue_by_callers(&self) -> Result<f64, Failure> {
+        let jobs = self.jobs.min(CALLERS_JOBS);
+        let mut callers = tokio::task::JoinSet::new();
+        let begun = Instant::now();
+        for caller in 0..CALLERS {
+            let queue = self.queue.clone();
+            callers.spawn(async move {
+                for index in (caller..jobs).step_by(CALLERS) {
+                    queue.add("sync", data(index)).await?;
+                }
+                Ok::<(), bullmq::Error>(())
+            });
+        }
+        while let Some(ended) = callers.join_next().await {
+            ended??;
+        }
+        Ok(jobs as f64 / begun.elapsed().as_secs_f64())
     }
 
     async fn drain(&self, concurrency: usize, jobs: u64) -> Result<f64, Failure> {
@@ -111,6 +133,7 @@ async fn measure(url: &str, jobs: usize) -> Result<Value, Failure> {
     peer.enqueue_all().await?;
     let drain_3 = peer.drain(3, jobs as u64).await?;
     let single = peer.enqueue_singly().await?;
+    let callers = peer.enqueue_by_callers().await?;
     peer.queue.obliterate(true, BULK).await?;
     Ok(json!({
         "enqueue_per_s": enqueue,
@@ -118,6 +141,7 @@ async fn measure(url: &str, jobs: usize) -> Result<Value, Failure> {
         "drain_c50_per_s": drain_50,
         "drain_c3_per_s": drain_3,
         "enqueue_single_per_s": single,
+        "enqueue_50_callers_per_s": callers,
     }))
 }
 

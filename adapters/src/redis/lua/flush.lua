@@ -30,7 +30,7 @@ end
 local function plain_of(block)
     local lists = plain[block]
     if not lists then
-        lists = { {}, {}, {}, {}, {}, {}, {}, 0, {}, {}, {}, huge, huge }
+        lists = { {}, {}, {}, {}, {}, {}, {}, 0, {} }
         plain[block] = lists
         plain_raws[block] = {}
         rows[block] = rows[block] or {}
@@ -79,8 +79,6 @@ local function flush_block(block, known)
     if of_plain then
         set, lane_gone, now_gone = some(of_plain[PLAIN_SET]), some(of_plain[PLAIN_LANE_GONE]), some(of_plain[PLAIN_NOW_GONE])
         lease_set, lease_gone = some(of_plain[PLAIN_LEASE_SET]), some(of_plain[PLAIN_LEASE_GONE])
-        lane_set, now_set = some(of_plain[PLAIN_LANE_SET]), some(of_plain[PLAIN_NOW_SET])
-        first, first_now = of_plain[PLAIN_FIRST], of_plain[PLAIN_FIRST_NOW]
         due_set, success_set = some(of_plain[PLAIN_DUE_SET]), some(of_plain[PLAIN_SUCCESS_SET])
         never = of_plain[PLAIN_NEVER]
         if of_plain[PLAIN_CURSOR_SET][1] then

@@ -1,6 +1,6 @@
--- Every script begins with this: the clock, the names of the keys, what the queue remembers of itself, the answer.
+-- Every script begins with its keys (keys.lua, or few_keys.lua) and this: the clock, what the queue remembers of itself,
+-- the answer.
 --
--- KEYS: the common keys, the five of the fan-outs (block 0), then thirteen for each source (block 1, 2, ...).
 -- ARGV: the time in milliseconds (empty: the server's), and the arguments as MessagePack values one after another, the
 -- first of which names the sources in the order of their blocks.
 -- The answer is MessagePack values, too: the time, then what the script has to say. `false` stands for "none".
@@ -19,24 +19,6 @@ if not now then
 end
 local arguments = { decode(ARGV[2]) }
 local source_names = arguments[1]
-
-local META, SOURCES, SCHEDULES, LEASES, WORKERS, NEVER_SYNCED, WAKE =
-    KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-
--- The keys of a block. The fan-outs have the first five only.
-local ROWS, CURSORS, LANE, COMPLETED, FAILED = 1, 2, 3, 4, 5
-local NAMES, DUE, SUCCESS, LANE_NOW, FLOW, ASKED, ASKED_UNTIL, HELD = 6, 7, 8, 9, 10, 11, 12, 13
-
-local key
-do
-    local COMMON_KEYS, FAN_OUT_KEYS, SOURCE_KEYS = 7, 5, 13
-    function key(block, kind)
-        if block == 0 then
-            return KEYS[COMMON_KEYS + kind]
-        end
-        return KEYS[COMMON_KEYS + FAN_OUT_KEYS + (block - 1) * SOURCE_KEYS + kind]
-    end
-end
 
 -- Whole numbers as the commands take them. Many rows share a few times, and to write a number costs more than to look it
 -- up.

@@ -1,6 +1,6 @@
 -- Users with their jobs, and fan-outs: one row each, read once, changed in memory, written back with every index that
 -- follows from it (flush.lua). Nothing else writes rows or these indexes, so they cannot drift apart. What nearly all jobs
--- do is done to the row's text, without a table (plain.lua, enqueue.lua), and is written at the same place.
+-- do is done to the row's text, without a table (plain.lua, enqueue_plain.lua).
 
 -- The fields of a row. A waiting job that is fresh ends at NOMINAL, one that is active at LEASE_MS: what is not needed
 -- is not stored. Fan-outs use only FINISHED and what follows.
@@ -24,7 +24,6 @@ local rows, removed, cursors, tokens_by_worker = {}, {}, {}, {}
 local plain, plain_raws = {}, {}
 local PLAIN_SET, PLAIN_LANE_GONE, PLAIN_NOW_GONE, PLAIN_LEASE_SET, PLAIN_LEASE_GONE = 1, 2, 3, 4, 5
 local PLAIN_DUE_SET, PLAIN_SUCCESS_SET, PLAIN_NEVER, PLAIN_CURSOR_SET = 6, 7, 8, 9
-local PLAIN_LANE_SET, PLAIN_NOW_SET, PLAIN_FIRST, PLAIN_FIRST_NOW = 10, 11, 12, 13
 
 -- Where a row stands in the indexes: lane and when ready, due, last success, lease, its worker and token, held; and
 -- whether there was a success at all.

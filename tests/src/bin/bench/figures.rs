@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::queue::Bench;
 
 /// All figures.
-const FIGURES: [&str; 12] = [
+const FIGURES: [&str; 15] = [
     "bytes_per_active_job",
     "bytes_per_waiting_job",
     "commands_per_job",
     "drain_c3_per_s",
     "drain_c50_per_s",
+    "empty_script_per_s",
+    "enqueue_50_callers_per_s",
     "enqueue_per_s",
     "enqueue_single_per_s",
     "fanout_peak_rss_mb",
@@ -18,6 +20,7 @@ const FIGURES: [&str; 12] = [
     "fanout_users_per_s",
     "idle_commands_per_s",
     "pickup_p99_ms",
+    "ping_per_s",
 ];
 
 /// Which figures are wanted.
@@ -79,6 +82,16 @@ pub(crate) async fn measure(
     if wanted.any(&["enqueue_single_per_s"]) {
         figures.insert("enqueue_single_per_s", bench.enqueue_singly().await?);
         bench.drain_singles(50).await?;
+    }
+    if wanted.any(&["enqueue_50_callers_per_s"]) {
+        let callers = bench.enqueue_by_callers().await?;
+        figures.insert("enqueue_50_callers_per_s", callers);
+        bench.drain_callers(50).await?;
+    }
+    if wanted.any(&["empty_script_per_s", "ping_per_s"]) {
+        let (ping, empty_script) = bench.floor().await?;
+        figures.insert("ping_per_s", ping);
+        figures.insert("empty_script_per_s", empty_script);
     }
     if wanted.any(&["idle_commands_per_s", "pickup_p99_ms"]) {
         let (idle, pickup) = bench.idle().await?;

@@ -2,8 +2,9 @@
 //! adapter, node and driver, with jobs that do nothing.
 //!
 //! `--only` names the figures that are wanted, so that a run can be short; a wrong name is answered with all there are.
-//! Scripts that took longer than 5 ms are counted in every run: the server's `SLOWLOG` is the witness. (Its settings are
-//! changed for the run, so the server should be one for benches.)
+//! Scripts that took longer than 5 ms are counted in every run: the server's `SLOWLOG` is the witness. As many scripts that
+//! only count, of the same average length, are its control. (The server's settings are changed for the run, so it should
+//! be one for benches.)
 //!
 //! It uses a prefix of its own and deletes its keys at the end. The figures are those of one run on one machine: compare
 //! them with another queue's in the same run, not with those of another day.
@@ -32,6 +33,10 @@ async fn run(url: &str, jobs: usize, wanted: &Wanted, json: bool) -> Result<(), 
     forgotten?;
     figures.insert("scripts_over_5_ms", slow.scripts);
     figures.insert("slowest_script_ms", slow.slowest_ms);
+    figures.insert("average_script_ms", slow.average_ms);
+    figures.insert("control_over_5_ms", slow.controls);
+    figures.insert("slowest_control_ms", slow.slowest_control_ms);
+    figures.insert("average_control_ms", slow.average_control_ms);
     if json {
         let text = serde_json::to_string(&figures).map_err(|error| error.to_string())?;
         println!("{text}");

@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Single enqueues, and pick-ups, that are measured.
 const SINGLE_JOBS: usize = 5_000;
 const PICKUPS: usize = 300;
+/// Callers who enqueue one job at a time, all at once, as the requests of a web application do; and their jobs in all.
+const CALLERS: usize = 50;
+const CALLERS_JOBS: usize = 20_000;
 /// Active jobs whose memory is measured.
 const HELD_JOBS: usize = 5_000;
 /// How long an idle process is watched.
@@ -101,6 +104,28 @@ pub(crate) fn store_at(url: &str, prefix: &str) -> Result<RedisStore, String> {
     .map_err(|error| error.to_string())
 }
 
+async fn ask(store: &RedisStore, command: Command) -> Result<Reply, String> {
+    let stamped = store.apply(command).await;
+    match stamped.map_err(|error| error.detail)?.value {
+        Reply::Refused { refusal } => Err(refusal.to_string()),
+        reply => Ok(reply),
+    }
+}
+
+fn jobs(source: &SourceName, users: &[UserId]) -> Command {
+    let job = |user: &UserId| NewJob {
+        user: user.clone(),
+        run_at: Timestamp::from_ms(1_767_225_660_000),
+        nominal_at: Some(Timestamp::from_ms(1_767_225_600_000)),
+        priority: Priority::Scheduled,
+    };
+    Command::Enqueue {
+        source: source.clone(),
+        jobs: users.iter().map(job).collect(),
+        checkpoint: None,
+    }
+}
+
 impl Bench {
     /// A queue of its own, with `jobs` users to be enrolled.
     pub(crate) async fn new(url: &str, jobs: usize) -> Result<Bench, String> {
@@ -120,11 +145,7 @@ impl Bench {
     }
 
     async fn ask(&self, command: Command) -> Result<Reply, String> {
-        let stamped = self.store.apply(command).await;
-        match stamped.map_err(|error| error.detail)?.value {
-            Reply::Refused { refusal } => Err(refusal.to_string()),
-            reply => Ok(reply),
-        }
+        ask(&self.store, command).await
     }
 
     /// A connection beside the queue's own.
@@ -166,25 +187,11 @@ impl Bench {
         Ok(())
     }
 
-    fn jobs(&self, users: &[UserId]) -> Command {
-        let job = |user: &UserId| NewJob {
-            user: user.clone(),
-            run_at: Timestamp::from_ms(1_767_225_660_000),
-            nominal_at: Some(Timestamp::from_ms(1_767_225_600_000)),
-            priority: Priority::Scheduled,
-        };
-        Command::Enqueue {
-            source: source(),
-            jobs: users.iter().map(job).collect(),
-            checkpoint: None,
-        }
-    }
-
     /// Enqueues a job for every user; jobs a second.
     pub(crate) async fn enqueue_all(&self) -> Result<f64, String> {
         let begun = Instant::now();
         for users in self.users.chunks(BATCH_MAX) {
-            self.ask(self.jobs(users)).await?;
+            self.ask(jobs(&source(), users)).await?;
         }
         Ok(self.users.len() as f64 / begun.elapsed().as_secs_f64())
     }
@@ -194,9 +201,58 @@ impl Bench {
         let users = self.first(SINGLE_JOBS);
         let begun = Instant::now();
         for user in users {
-            self.ask(self.jobs(std::slice::from_ref(user))).await?;
+            self.ask(jobs(&source(), std::slice::from_ref(user)))
+                .await?;
         }
         Ok(users.len() as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// Many callers in one process enqueue, each one job after another; jobs a second.
+    pub(crate) async fn enqueue_by_callers(&self) -> Result<f64, String> {
+        let users = self.first(CALLERS_JOBS);
+        let mut callers = tokio::task::JoinSet::new();
+        let begun = Instant::now();
+        for users in users.chunks(users.len().div_ceil(CALLERS)) {
+            let (store, source) = (Arc::clone(&self.store), source());
+            let commands: Vec<Command> = users
+                .iter()
+                .map(|user| jobs(&source, std::slice::from_ref(user)))
+                .collect();
+            callers.spawn(async move {
+                for command in commands {
+                    ask(&store, command).await?;
+                }
+                Ok::<(), String>(())
+            });
+        }
+        while let Some(ended) = callers.join_next().await {
+            ended.map_err(|error| error.to_string())??;
+        }
+        Ok(users.len() as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// What no client can be faster than that waits for each answer: a `PING`, and the smallest script that there is, one
+    /// after another over a connection of the same kind; commands a second.
+    pub(crate) async fn floor(&self) -> Result<(f64, f64), String> {
+        let digest: String = redis::cmd("SCRIPT")
+            .arg(&["LOAD", "return 1"])
+            .query_async(&mut self.side())
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut script = redis::cmd("EVALSHA");
+        script.arg(digest).arg(0);
+        let mut figures = [0.0; 2];
+        for (figure, command) in figures.iter_mut().zip([redis::cmd("PING"), script]) {
+            let begun = Instant::now();
+            for _ in 0..SINGLE_JOBS {
+                command
+                    .query_async::<redis::Value>(&mut self.side())
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+            *figure = SINGLE_JOBS as f64 / begun.elapsed().as_secs_f64();
+        }
+        Ok((figures[0], figures[1]))
     }
 
     fn first(&self, most: usize) -> &[UserId] {
@@ -208,7 +264,7 @@ impl Bench {
         let users = self.first(HELD_JOBS);
         let empty = self.info("memory", "used_memory").await?;
         for users in users.chunks(BATCH_MAX) {
-            self.ask(self.jobs(users)).await?;
+            self.ask(jobs(&source(), users)).await?;
         }
         for (index, users) in users.chunks(CLAIM_BATCH_MAX).enumerate() {
             let claim = Command::Claim {
@@ -279,6 +335,12 @@ impl Bench {
             .await
     }
 
+    /// The same for those of the many callers.
+    pub(crate) async fn drain_callers(&self, concurrency: u32) -> Result<f64, String> {
+        self.drain_jobs(concurrency, self.first(CALLERS_JOBS).len())
+            .await
+    }
+
     async fn drain_jobs(&self, concurrency: u32, jobs: usize) -> Result<f64, String> {
         let begun = Instant::now();
         let (handle, done) = self.start(concurrency)?;
@@ -330,7 +392,8 @@ impl Bench {
             let user = &self.users[index % self.users.len()];
             tokio::time::sleep(Duration::from_millis(20)).await;
             let begun = Instant::now();
-            self.ask(self.jobs(std::slice::from_ref(user))).await?;
+            self.ask(jobs(&source(), std::slice::from_ref(user)))
+                .await?;
             seen += 1;
             while done.load(Ordering::Relaxed) < seen {
                 if begun.elapsed() > PATIENCE {
