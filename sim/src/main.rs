@@ -6,11 +6,6 @@
 
 mod cli;
 
-/// A run allocates millions of small values, and never shares them with other threads.
-#[cfg(not(target_arch = "wasm32"))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

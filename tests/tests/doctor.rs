@@ -8,9 +8,14 @@
 use std::path::Path;
 
 use kalends::clock::SystemClock;
+use kalends_adapters::neo4j::Databases;
 use kalends_adapters::redis::{RedisSettings, RedisStore};
 use kalends_adapters::secret::Secret;
 use kalends_core::graph::cypher::ENSURE_SCHEMA;
+use kalends_core::graph::{GraphReply, GraphWrite};
+use kalends_core::id::{CalendarId, UserId};
+use kalends_core::port::Graph as _;
+use kalends_core::queue::command::LeaseToken;
 use kalends_core::time::Clock as _;
 use kalends_sim::google::{GoogleSettings, OauthClient};
 use kalends_sim::neo4j::{Fault, ServerError};
@@ -172,6 +177,21 @@ fn redis_and_neo4j_are_looked_at_with_their_versions() {
         let left = graph.nodes().map(|(_, node)| node.label.as_str());
         assert_eq!(left.collect::<Vec<_>>(), ["KalendsRemoval"]);
     }
+    // Where somebody was removed, looking holds up nobody's first write.
+    let client = neo4j.client(PASSWORD, Databases::Shared("neo4j".to_owned()));
+    let gone = UserId::new("gone@example.com").unwrap();
+    let removed = runtime.block_on(client.remove_user(&gone, LeaseToken(5_000)));
+    assert_eq!(removed, Ok(false));
+    let (code, findings) = examined(folder.path(), "graph");
+    assert_eq!(code, Some(0), "{findings:?}");
+    assert_has(&findings, &["ok: ", "a node was written and taken back"]);
+    let new = GraphWrite::RemoveCalendar {
+        user: UserId::new("new@example.com").unwrap(),
+        fence: LeaseToken(5_001),
+        calendar: CalendarId::new("none").unwrap(),
+    };
+    let written = runtime.block_on(client.write(new)).unwrap();
+    assert!(matches!(written, GraphReply::Written(_)), "{written:?}");
 
     redis.configure("maxmemory-policy", "allkeys-lru");
     let (code, findings) = examined(folder.path(), "store");

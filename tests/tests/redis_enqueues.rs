@@ -6,7 +6,9 @@
     reason = "all of this file is a test, its helpers too"
 )]
 
+use std::future::Future as _;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use kalends_adapters::redis::RedisStore;
@@ -198,4 +200,23 @@ fn a_runtime_that_ends_under_way_leaves_a_store_that_another_can_use() {
         panic!("not enqueued");
     });
     assert_eq!(reply, enqueued(1, 0, 0));
+}
+
+#[tokio::test]
+async fn whoever_asked_first_and_does_not_look_for_the_answer_holds_up_nobody() {
+    let server = RedisServer::start(&RedisOptions::default());
+    let store = set_up(&server).await;
+    let mut first = std::pin::pin!(store.apply(enqueue(source(), &[0])));
+    let looked = std::future::poll_fn(|context| Poll::Ready(first.as_mut().poll(context))).await;
+    assert!(looked.is_pending(), "it is under way");
+    for number in 1..4 {
+        let reply = ask(&store, enqueue(source(), &[number])).await;
+        assert_eq!(reply, enqueued(1, 0, 0), "user {number}");
+    }
+    // It may look for the answer long after others were the first in their turn.
+    assert_eq!(first.await.unwrap().value, enqueued(1, 0, 0));
+    assert_eq!(
+        ask(&store, enqueue(source(), &[4])).await,
+        enqueued(1, 0, 0)
+    );
 }

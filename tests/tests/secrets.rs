@@ -192,8 +192,13 @@ fn a_whole_run_shows_no_secret_to_anybody() {
     let killed = redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     assert!(killed.is_ok(), "{killed:?}");
     let body = format!(r#"{{"reason":"{CONTROL}"}}"#);
-    let (code, said) = ask_api(&address, HTTP_TOKEN, "POST", "/api/v1/pause", &body);
-    assert_eq!(code, 200, "{said}");
+    // Whoever meets the cut connection is told so, and asks again.
+    wait_until("a pause after the cut connections", || {
+        ask_api(&address, HTTP_TOKEN, "POST", "/api/v1/pause", &body).0 == 200
+    });
+    wait_until("a ready process after the cut connections", || {
+        ask_api(&address, HTTP_TOKEN, "GET", "/readyz", "").0 == 200
+    });
     let (code, said) = ask_api(&address, "planted-wrong-token", "GET", "/api/v1/status", "");
     assert_eq!(code, 401, "{said}");
     shown.add("a wrong token", said);

@@ -135,7 +135,7 @@ fn hostile_titles_reach_the_graph_and_nobody_else() {
     let ended = process.stop();
     shown.add("log", ended.errors);
     shown.add_files(folder, "journal");
-    let replayed = kalends(folder, &["replay", "journal"]);
+    let replayed = kalends(folder, &["replay", "journal"]).done();
     shown.add("kalends replay", replayed.output + &replayed.errors);
 
     // They went all the way, as they are.

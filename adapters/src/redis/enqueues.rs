@@ -2,21 +2,21 @@
 //!
 //! A web application enqueues one job a request, and many requests at a time. A script costs ten times what one job in it
 //! does, so callers who come while a script is under way wait for its answer and go together. A lone caller waits for
-//! nobody: it asks at once, itself, and looks for the answer (`soon`).
+//! nobody: it asks at once, itself, and looks for the answer (`soon`). If it does not look, the others soon go without it.
 //!
 //! Commands are taken in the order in which they came, each with a reply of its own, as if each were a script of its own
-//! and all had come in one millisecond. Whoever loses patience leaves its jobs behind: they may be enqueued, as ever when a
-//! caller does not wait for the answer.
+//! and all had come in one millisecond. Of whoever loses patience the jobs may be enqueued or not, as ever when a caller
+//! does not wait for the answer. When a script fails, all who wait hear it: the next one would mostly fail alike, after a time of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kalends_core::id::SourceName;
 use kalends_core::port::StoreUnavailable;
 use kalends_core::queue::command::{NewJob, Reply};
 use kalends_core::time::Timestamp;
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::asker::Asker;
 use super::jobs::{Answered, ENQUEUE_PAGE};
@@ -27,6 +27,9 @@ use super::stamped;
 const GATHERED_JOBS_MAX: usize = 32;
 /// Commands that wait for company at the most; who comes then goes by itself.
 const WAITING_MAX: usize = 4_096;
+/// The others wait for the one who asks for itself, but no longer than this, in milliseconds: whoever called it may do something else
+/// before it looks for the answer.
+const FIRST_MS_MAX: u64 = 20;
 
 /// A command and who waits for its answer.
 #[derive(Debug)]
@@ -42,12 +45,18 @@ pub(super) struct Enqueues {
     asker: Arc<Asker>,
     soon: Soon,
     state: Mutex<State>,
+    /// The one who asks for itself has its answer, or is given up.
+    first_ended: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Waiting>,
-    is_under_way: bool,
+    /// Who asks for itself now, by number.
+    first: Option<u64>,
+    firsts: u64,
+    /// A task sends what waits, until nothing does.
+    is_sent: bool,
 }
 
 impl Enqueues {
@@ -56,6 +65,7 @@ impl Enqueues {
             asker,
             soon: Soon::default(),
             state: Mutex::default(),
+            first_ended: Notify::new(),
         })
     }
 
@@ -65,15 +75,17 @@ impl Enqueues {
             return self.asker.enqueue(None, source, jobs, None).await;
         }
         match self.way(source, jobs) {
-            Way::First(source, jobs) => {
-                // Whoever waits goes on also if this caller has no patience.
-                let _first = First(self);
+            Way::First(number, source, jobs) => {
+                let _first = First {
+                    enqueues: self,
+                    number,
+                };
                 let answer = self.asker.enqueue(None, source, jobs, None);
                 self.soon.wait_for(answer).await
             }
             Way::WithOthers(receiver) => receiver.await.unwrap_or_else(|_| {
                 Err(StoreUnavailable {
-                    detail: "the process is ending; whether the jobs were enqueued is not known"
+                    detail: "nobody sent it, as the process is ending; whether the jobs were enqueued is not known"
                         .to_owned(),
                 })
             }),
@@ -81,11 +93,13 @@ impl Enqueues {
         }
     }
 
-    fn way(&self, source: SourceName, jobs: Vec<NewJob>) -> Way {
+    fn way(self: &Arc<Self>, source: SourceName, jobs: Vec<NewJob>) -> Way {
         let mut state = self.state();
-        if !state.is_under_way {
-            state.is_under_way = true;
-            return Way::First(source, jobs);
+        if state.first.is_none() && !state.is_sent {
+            assert!(state.waiting.is_empty(), "who waits is sent");
+            state.firsts += 1;
+            state.first = Some(state.firsts);
+            return Way::First(state.firsts, source, jobs);
         }
         if state.waiting.len() >= WAITING_MAX {
             return Way::Alone(source, jobs);
@@ -96,29 +110,52 @@ impl Enqueues {
             jobs,
             sender,
         });
+        if !state.is_sent {
+            state.is_sent = true;
+            let others = Others {
+                enqueues: Arc::clone(self),
+                are_done: false,
+            };
+            // A task of its own: whoever began it may lose patience.
+            tokio::spawn(async move {
+                others.enqueues.send().await;
+                others.done();
+            });
+        }
         Way::WithOthers(receiver)
     }
 
     /// Sends what waits, until nothing does.
     async fn send(&self) {
+        let first_ended = self.first_ended.notified();
+        let _ = tokio::time::timeout(Duration::from_millis(FIRST_MS_MAX), first_ended).await;
         loop {
             // What became ready in the same turn of the runtime comes along.
             tokio::task::yield_now().await;
-            if self.ends_with_nobody_waiting() {
+            let Some(batch) = self.next_batch() else {
                 return;
-            }
-            let batch = next_batch(&mut self.state().waiting);
+            };
             let commands: Vec<&[NewJob]> = batch.iter().map(|one| one.jobs.as_slice()).collect();
             let answered = self.asker.enqueue_each(None, &batch[0].source, &commands);
-            tell(answered.await, batch);
+            let answered = answered.await;
+            if let Err(unavailable) = &answered {
+                // Those who wait would each have to find out in their turn.
+                for one in self.state().waiting.drain(..) {
+                    let _ = one.sender.send(Err(unavailable.clone()));
+                }
+            }
+            tell(answered, batch);
         }
     }
 
-    /// Whether nobody waits; then nothing is under way any more.
-    fn ends_with_nobody_waiting(&self) -> bool {
+    /// What goes next; `None` if nobody waits, and then nobody is sent any more.
+    fn next_batch(&self) -> Option<Vec<Waiting>> {
         let mut state = self.state();
-        state.is_under_way = !state.waiting.is_empty();
-        !state.is_under_way
+        state.first = None;
+        // Whoever does not wait any more enqueues nothing.
+        state.waiting.retain(|one| !one.sender.is_closed());
+        state.is_sent = !state.waiting.is_empty();
+        state.is_sent.then(|| next_batch(&mut state.waiting))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -129,7 +166,7 @@ impl Enqueues {
 /// How a command goes.
 enum Way {
     /// Nothing is under way: at once, and those who come meanwhile follow it.
-    First(SourceName, Vec<NewJob>),
+    First(u64, SourceName, Vec<NewJob>),
     /// With whoever waits, too.
     WithOthers(oneshot::Receiver<Answered>),
     /// Too many wait.
@@ -137,21 +174,20 @@ enum Way {
 }
 
 /// The one who asks for itself. When it has its answer, or is given up, the others go on.
-struct First<'a>(&'a Arc<Enqueues>);
+struct First<'a> {
+    enqueues: &'a Enqueues,
+    number: u64,
+}
 
 impl Drop for First<'_> {
     fn drop(&mut self) {
-        let others = Others {
-            enqueues: Arc::clone(self.0),
-            are_done: false,
-        };
-        if self.0.ends_with_nobody_waiting() {
-            others.done();
-        } else if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                others.enqueues.send().await;
-                others.done();
-            });
+        let mut state = self.enqueues.state();
+        // The others may have gone on without it.
+        if state.first == Some(self.number) {
+            state.first = None;
+            if state.is_sent {
+                self.enqueues.first_ended.notify_one();
+            }
         }
     }
 }
@@ -173,7 +209,7 @@ impl Drop for Others {
         if !self.are_done {
             let mut state = self.enqueues.state();
             state.waiting.clear();
-            state.is_under_way = false;
+            state.is_sent = false;
         }
     }
 }

@@ -306,18 +306,19 @@ LIMIT $limit";
 ///
 /// Parameters: `user`, `fence`. Row: `removed`.
 pub const REMOVE_USER: &str = "\
-OPTIONAL MATCH (u:User {uid: $user})
+MERGE (u:User {uid: $user})
+ON CREATE SET u.fence = -1
 SET u.lock = true
-WITH u
+WITH u, coalesce(u.fence, 0) < 0 AS made
 OPTIONAL MATCH (u)-[tie]-()
-WITH u, count(tie) AS ties
-WITH u, u IS NOT NULL AND ties = 0 AND coalesce(u.fence, 0) <= $fence AS doomed
-FOREACH (ignored IN CASE WHEN doomed OR u IS NULL THEN [true] ELSE [] END |
+WITH u, made, count(tie) AS ties
+WITH u, made, ties = 0 AND coalesce(u.fence, 0) <= $fence AS doomed
+FOREACH (ignored IN CASE WHEN doomed THEN [true] ELSE [] END |
   MERGE (w:KalendsRemoval {uid: 'kalends'})
   SET w.fence = CASE WHEN w.fence > $fence THEN w.fence ELSE $fence END
 )
 FOREACH (ignored IN CASE WHEN doomed THEN [true] ELSE [] END | DELETE u)
-RETURN CASE WHEN doomed THEN 1 ELSE 0 END AS removed";
+RETURN CASE WHEN doomed AND NOT made THEN 1 ELSE 0 END AS removed";
 
 /// Every statement with its name: for tests, linters and whoever wants to read the server's query log.
 pub const ALL: [(&str, &str); 17] = [

@@ -41,8 +41,12 @@ pub async fn purge(
             continue;
         }
         if calendars.is_empty() {
-            graph.remove_user(user, fence).await?;
-            return Ok(removed);
+            let is_gone = graph.remove_user(user, fence).await?;
+            // A first write may have come in between: then the node stays, with what it wrote.
+            if is_gone || graph.snapshot(user).await?.calendars.is_empty() {
+                return Ok(removed);
+            }
+            continue;
         }
         for calendar in calendars {
             let remove = GraphWrite::RemoveCalendar {

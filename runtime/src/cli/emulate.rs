@@ -61,7 +61,7 @@ pub struct EmulateGoogleArgs {
     /// With every Nth push notification comes a forged one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub push_forged_every: Option<u64>,
-    /// Post push notifications to other machines, too, by http or https
+    /// Post push notifications to other machines, too, by https
     #[arg(long)]
     pub push_elsewhere: bool,
 }

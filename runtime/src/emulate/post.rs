@@ -306,9 +306,10 @@ mod tests {
             lines.sort();
             lines
         };
+        let answering = tokio::time::timeout(Duration::from_secs(60), answering);
         let lines = tokio::select! {
             () = running => unreachable!("it runs for as long as it is polled"),
-            lines = answering => lines,
+            lines = answering => lines.expect("four notifications are posted"),
         };
         assert_eq!(
             lines,

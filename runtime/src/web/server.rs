@@ -25,6 +25,8 @@ use crate::wiring::Refused;
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// The bytes of a request's head that are read at the most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// One in so many connections that are refused to their address is told in the log, the first among them.
+const TOLD_ONE_IN: u64 = 1_000;
 /// What an address hears that has as many connections as it may. Google comes again after a 503, and so do proxies.
 const ENOUGH: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
@@ -92,6 +94,7 @@ pub(super) async fn serve_router(
         bounds.stream_ms >= bounds.connection_ms,
         "a stream lasts no shorter than a connection"
     );
+    let mut refused: u64 = 0;
     loop {
         let free = places.free().await;
         while tasks.try_join_next().is_some() {}
@@ -104,6 +107,13 @@ pub(super) async fn serve_router(
             }
         };
         let Some(place) = places.give(free, address.ip()) else {
+            if refused.is_multiple_of(TOLD_ONE_IN) {
+                tracing::warn!(
+                    address = %address.ip(), refused,
+                    "an address has as many connections as it may; of a proxy, raise connections_per_address_max"
+                );
+            }
+            refused += 1;
             refuse(stream);
             continue;
         };

@@ -271,13 +271,17 @@ async fn one_address_with_all_the_connections_it_may_have_leaves_the_others_thei
     // Its place is free again when it ends.
     drop(patient);
     let ready = request("GET", "/readyz", &[&host], b"");
-    while raw_on(connect_from(2, face.address).await, &ready)
-        .await
-        .status
-        != 200
-    {
-        tokio::task::yield_now().await;
-    }
+    let given_back = async {
+        while raw_on(connect_from(2, face.address).await, &ready)
+            .await
+            .status
+            != 200
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let given_back = tokio::time::timeout(Duration::from_secs(60), given_back).await;
+    assert!(given_back.is_ok(), "its place is not given back");
 }
 
 #[tokio::test]
