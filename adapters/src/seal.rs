@@ -237,7 +237,7 @@ impl Key {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let cipher = RandomizedNonceKey::new(&AES_256_GCM, bytes).expect("it has its length");
-        // A key of its own for each purpose (NIST SP 800-108r1, with HMAC-SHA256): none tells anything of another.
+        // HMAC-SHA256 of a label, in the manner of NIST SP 800-108r1: names tell nothing of the key that seals.
         let deriving = hmac::Key::new(hmac::HMAC_SHA256, bytes);
         let derived = hmac::sign(&deriving, b"kalends user names in traces");
         let trace_names = derived.as_ref()[..TRACE_NAMES_KEY_BYTES]

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kalends_core::id::SourceName;
 
-/// The keys that every script gets, in the order of `keys.lua`, with those of the fan-outs. The channel of the wake-ups
+/// The keys that every script but those of who only enqueues ([`FEW`]) gets, in the order of `keys.lua`, with those of the fan-outs. The channel of the wake-ups
 /// goes along: it is no key, but it is named alike.
 const COMMON: [&str; 12] = [
     "meta",

@@ -9,7 +9,8 @@
 //! Every node has one key property, `uid`. Rules that hold for each implementation, and that the contract suite checks:
 //!
 //! 1. **Fenced.** A batch carries the fencing token of its lease; the user's node keeps the largest one seen. A batch
-//!    with a smaller one changes nothing and says [`GraphReply::Fenced`].
+//!    with a smaller one changes nothing and says [`GraphReply::Fenced`]. One that would make the user's node must not be
+//!    older than the last removal of any user either.
 //! 2. **Idempotent.** The same batch twice leaves the same graph.
 //! 3. **Versioned.** An event is written only if its version is not older than the one that stands there; a deletion
 //!    likewise.

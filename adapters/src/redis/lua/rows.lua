@@ -1,6 +1,6 @@
 -- Users with their jobs, and fan-outs: one row each, read once, changed in memory, written back with every index that
--- follows from it (flush.lua). Nothing else writes rows or these indexes, so they cannot drift apart. What nearly all jobs
--- do is done to the row's text, without a table (plain.lua, enqueue_plain.lua).
+-- follows from it (flush.lua), so they cannot drift apart. What nearly all jobs do is done to the row's text, without a table, and
+-- with its indexes by the same hand (plain.lua, enqueue_plain.lua).
 
 -- The fields of a row. A waiting job that is fresh ends at NOMINAL, one that is active at LEASE_MS: what is not needed
 -- is not stored. Fan-outs use only FINISHED and what follows.

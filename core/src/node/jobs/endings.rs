@@ -61,8 +61,9 @@ impl Node {
                 })
             }
             End::LeaseLost => {
-                // The graph has seen a larger token. If the store thinks this lease is live all the same (it lost
-                // tokens in a failover), a new lease, with a new token, is what helps; if not, it says so.
+                // The graph has seen a larger token. If the store thinks this lease is live all the same (it lost tokens
+                // in a failover, or somebody was removed before this user's first write), a new lease, with a new token, is
+                // what helps; if not, it says so.
                 let at = Some(self.link.store_time(now).plus_ms(FENCED_PAUSE_MS));
                 self.end_job(now, token, Ending::Released, |lease| Command::Release {
                     lease,
