@@ -19,7 +19,6 @@ use kalends_adapters::google::{GoogleCalendar, GoogleSettings};
 use kalends_adapters::neo4j::{Neo4jGraph, Neo4jSettings};
 use kalends_adapters::redis::{RedisSettings, RedisStore};
 use kalends_core::id::{ScheduleName, SourceName, UserId};
-use kalends_core::node::POLL_MAX_ANNOUNCED_MS;
 use kalends_core::node::settings::{NodeSettings, SourceDefinition};
 use kalends_core::policy::{CatchUp, CronExpression, Limit, ScheduleDefinition, TimeZone};
 use kalends_core::port::{Graph, Source, Store};
@@ -360,9 +359,8 @@ impl Builder {
         let own_clock = self.clock.take();
         let wall = own_clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let driving = own_clock.unwrap_or_else(|| Arc::new(SteadyClock::new(SystemClock.now(), 1)));
-        let announced = matches!(choice, StoreChoice::Redis(_));
         let names = self.names.take().unwrap_or_else(UserNames::drawn);
-        let settings = self.settings(announced)?;
+        let settings = self.settings()?;
 
         // All that cannot wait or lock comes first, so that a mistake leaves nothing open.
         let source: Arc<dyn Source> = match source {
@@ -420,8 +418,7 @@ impl Builder {
         Ok(Kalends { handle, queue })
     }
 
-    /// `announced`: the store's wake-ups cross processes.
-    fn settings(self, announced: bool) -> Result<NodeSettings, StartError> {
+    fn settings(self) -> Result<NodeSettings, StartError> {
         // The unique part and its hyphen take 17 bytes of a name's 320.
         let is_name = ScheduleName::new(&self.name).is_ok() && self.name.len() <= 256;
         if !is_name {
@@ -431,9 +428,6 @@ impl Builder {
         }
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut settings = NodeSettings::new(worker_id(&self.name), seed);
-        if announced {
-            settings.poll_max_ms = POLL_MAX_ANNOUNCED_MS;
-        }
         let source = self.source_name;
         settings.schedules = match self.schedules {
             // The source may have been named after the schedules.

@@ -15,7 +15,6 @@ use kalends_adapters::neo4j::{Databases, Neo4jGraph, Neo4jSettings};
 use kalends_adapters::redis::{BadAddress, RedisStore, Unusable};
 use kalends_adapters::secret::Secret;
 use kalends_core::id::{SourceName, UserId, WorkerId};
-use kalends_core::node::POLL_MAX_ANNOUNCED_MS;
 use kalends_core::node::settings::{Deadlines, NodeSettings, SourceDefinition};
 use kalends_core::port::{Graph, Store, StoreUnavailable};
 use kalends_core::push::PushSettings;
@@ -122,9 +121,6 @@ pub fn node_settings(config: &Config, seed: u64) -> NodeSettings {
         .push((schedule.name.clone(), schedule.definition.clone()));
     settings.concurrency = config.worker.concurrency;
     settings.lease_ms = config.worker.lease_ms;
-    if config.redis.is_some() {
-        settings.poll_max_ms = POLL_MAX_ANNOUNCED_MS;
-    }
     settings.jitter = schedule.jitter;
     settings.spread = schedule.spread;
     settings.backoff = config.retry;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::link::Purpose;
 use super::prefetch::PREFETCH_MAX;
-use super::settings::NodeSettings;
 use super::{HELD_PER_SLOT, Node};
 use crate::mutant::{Mutant, planted};
 use crate::queue::CLAIM_BATCH_MAX;
@@ -21,8 +20,6 @@ use crate::time::Timestamp;
 const CLAIM_GAP_MS: u64 = 10;
 /// How often that gap doubles at the most: to 5 s, the poll.
 const CLAIM_DOUBLINGS_MAX: u32 = 9;
-/// How often the poll's interval doubles at the most, whatever its settings say.
-const POLL_DOUBLINGS_MAX: u32 = 6;
 /// So many free slots are worth a claim, whatever the others do.
 const CLAIM_BATCH: u32 = 16;
 /// Syncs that one claim asks for at the most. It could give more ([`CLAIM_BATCH_MAX`]), but the script that finds them, and
@@ -44,12 +41,6 @@ pub(super) struct ClaimState {
     sent_at: Timestamp,
     /// When the next one is worth sending, on the driver's clock.
     at: Timestamp,
-    /// When there will be a poll, if nothing gives a reason to claim before, on the driver's clock.
-    poll_at: Timestamp,
-    /// The claim that is under way, or was last, is a poll: nothing announced that there is something to do.
-    is_poll: bool,
-    /// Polls in a row that found nothing.
-    empty_polls: u32,
     /// The last claim for syncs was given as many as it asked for: there may be more.
     more: bool,
     /// Something called while a claim was under way: it may have come too late for that one.
@@ -67,9 +58,6 @@ impl Default for ClaimState {
             asked: 0,
             sent_at: Timestamp::from_ms(i64::MIN),
             at: Timestamp::MAX,
-            poll_at: Timestamp::MAX,
-            is_poll: false,
-            empty_polls: 0,
             more: true,
             again: false,
             empty_in_a_row: 0,
@@ -90,20 +78,6 @@ impl ClaimState {
     pub(super) fn failed(&mut self, retry_at: Timestamp) {
         self.in_flight = false;
         self.at = retry_at;
-        self.poll_at = Timestamp::MAX;
-        // Whatever was called out in the meantime was not heard.
-        self.empty_polls = 0;
-    }
-
-    /// Whether a poll found something says whether wake-ups are heard. Gives the interval to the next, in milliseconds.
-    fn poll_after_ms(&mut self, found: bool, settings: &NodeSettings) -> u64 {
-        if self.is_poll {
-            self.empty_polls = if found { 0 } else { self.empty_polls + 1 };
-        }
-        let doubled_ms = settings
-            .poll_ms
-            .saturating_mul(1 << self.empty_polls.min(POLL_DOUBLINGS_MAX));
-        doubled_ms.min(settings.poll_max_ms.max(settings.poll_ms))
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
@@ -205,7 +179,6 @@ impl Node {
         self.claim.in_flight = true;
         self.claim.asked = slots;
         self.claim.sent_at = now;
-        self.claim.is_poll = self.claim.at >= self.claim.poll_at;
         let command = Command::Claim {
             worker: self.settings.worker.clone(),
             slots,
@@ -218,14 +191,11 @@ impl Node {
 
     pub(super) fn claimed(&mut self, now: Timestamp, reply: Reply) {
         self.claim.in_flight = false;
-        let found = matches!(&reply, Reply::Claimed { leases, recovered, .. } if !leases.is_empty() || *recovered > 0);
-        let poll_after_ms = self.claim.poll_after_ms(found, &self.settings);
-        self.claim.poll_at = if planted(Mutant::NoPoll) {
+        self.claim.at = if planted(Mutant::NoPoll) {
             Timestamp::MAX
         } else {
-            now.plus_ms(poll_after_ms)
+            now.plus_ms(self.settings.poll_ms)
         };
-        self.claim.at = self.claim.poll_at;
         let Reply::Claimed {
             leases,
             recovered,

@@ -73,8 +73,6 @@ pub const FAN_OUT_SLOTS: u32 = 1;
 pub const HELD_PER_SLOT: u32 = 2;
 /// Users in one page of a fan-out: its jobs and the progress are one step of the store, which must stay short.
 pub const FAN_OUT_PAGE: u32 = 250;
-/// The longest interval of the poll where wake-ups cross processes (as Redis's messages do), in milliseconds.
-pub const POLL_MAX_ANNOUNCED_MS: u64 = 20_000;
 /// How often the list of schedules is read again, in milliseconds: schedules that other processes define. The node also
 /// asks then whether the store still knows its sources.
 pub const SCHEDULES_REFRESH_MS: u64 = 60_000;

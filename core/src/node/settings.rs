@@ -72,12 +72,8 @@ pub struct NodeSettings {
     pub backoff: Backoff,
     /// Deadlines of single effects.
     pub deadlines: Deadlines,
-    /// The poll behind the wake-ups, in milliseconds. Default 5 s.
+    /// The slow poll behind the wake-ups, in milliseconds. Default 5 s.
     pub poll_ms: u64,
-    /// The poll's interval doubles up to so many milliseconds while polls find nothing, for then wake-ups are heard.
-    /// Default 5 s, so it does not: longer is for a store whose wake-ups cross processes, as
-    /// [`POLL_MAX_ANNOUNCED_MS`](super::POLL_MAX_ANNOUNCED_MS).
-    pub poll_max_ms: u64,
     /// A tick not older than this is on time and not "missed", in milliseconds. Default 60 s.
     pub late_tick_ms: u64,
 }
@@ -99,7 +95,6 @@ impl NodeSettings {
             backoff: Backoff::default(),
             deadlines: Deadlines::default(),
             poll_ms: 5_000,
-            poll_max_ms: 5_000,
             late_tick_ms: 60_000,
         }
     }

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a test crate: a failed unwrap is a failed test
 
 mod hand;
-mod polls;
 mod prefetch;
 mod slots;
 mod world;

@@ -82,9 +82,6 @@ pub struct Policy {
     pub backoff: Backoff,
     /// The poll behind the wake-ups, in milliseconds.
     pub poll_ms: u64,
-    /// The longest interval of that poll, in milliseconds.
-    #[serde(default = "poll_max_ms")]
-    pub poll_max_ms: u64,
     /// Events on a page.
     pub page_size: u32,
     /// Full resyncs of a calendar a day.
@@ -101,10 +98,6 @@ pub struct Policy {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_false(set: &bool) -> bool {
     !set
-}
-
-fn poll_max_ms() -> u64 {
-    kalends_core::node::POLL_MAX_ANNOUNCED_MS
 }
 
 fn one() -> u32 {
@@ -129,7 +122,6 @@ impl Default for Policy {
             spread: Spread::default(),
             backoff: Backoff::default(),
             poll_ms: 5_000,
-            poll_max_ms: poll_max_ms(),
             page_size: SyncSettings::default().page_size,
             resyncs_a_day_max: SyncSettings::default().resyncs_a_day_max,
             push: None,

@@ -17,7 +17,7 @@ pub(crate) struct Address {
 
 /// Something that is going to happen.
 pub(crate) enum Event {
-    /// A machine wants to be called. Never in the heap: its process knows when.
+    /// A machine wants to be called.
     Timer {
         process: u32,
     },

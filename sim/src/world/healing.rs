@@ -77,7 +77,7 @@ impl World<'_> {
                 let machine = process.machine.as_ref();
                 machine.is_some_and(|machine| machine.running_jobs() < slots)
             });
-        let patience_ms = self.policy.poll_ms.max(self.policy.poll_max_ms) + PATIENCE_MS;
+        let patience_ms = self.policy.poll_ms + PATIENCE_MS;
         let verdict = self
             .wakers
             .look(self.now, is_due, is_well && some_free, patience_ms);

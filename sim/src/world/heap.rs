@@ -70,12 +70,6 @@ impl<E> Heap<E> {
         self.order.push(Reverse(pack(at, self.sequence, slot)));
     }
 
-    /// When the next event is planned for.
-    pub(crate) fn next_at(&self) -> Option<Timestamp> {
-        let Reverse(packed) = self.order.peek()?;
-        Some(unpack(*packed).0)
-    }
-
     /// Takes the next event.
     pub(crate) fn pop(&mut self) -> Option<(Timestamp, E)> {
         let Reverse(packed) = self.order.pop()?;

@@ -277,7 +277,8 @@ impl<'a> World<'a> {
 
     fn run_to_the_end(&mut self) {
         while self.phase != Phase::Done && self.failed.is_none() {
-            let (at, event) = self.next_event();
+            let next = self.heap.pop();
+            let (at, event) = next.expect("while the world is not done something is planned");
             assert!(at >= self.now, "time never goes back");
             self.now = at;
             self.tally.events += 1;
@@ -291,19 +292,9 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What happens next: of one millisecond first what comes from outside, then the processes' own timers.
-    fn next_event(&mut self) -> (Timestamp, Event) {
-        let (timer_at, process) = self.next_timer();
-        if self.heap.next_at().is_none_or(|at| timer_at < at) {
-            assert!(timer_at < Timestamp::MAX, "something is always planned");
-            return (timer_at, Event::Timer { process });
-        }
-        self.heap.pop().expect("looked at just now")
-    }
-
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Timer { process } => self.timeout(process),
+            Event::Timer { process } => self.timer(process),
             Event::ToStore {
                 from,
                 command,

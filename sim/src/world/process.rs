@@ -77,7 +77,9 @@ pub(super) struct Process {
     /// What came while it was paused.
     pub(super) held: VecDeque<Event>,
     /// When the machine wants to be called, true time.
-    wake_at: Timestamp,
+    pub(super) wake_at: Timestamp,
+    /// The earliest timer that is planned for it.
+    timer_at: Timestamp,
     spins: u32,
     pub(super) stopping: bool,
     /// Since when, true time.
@@ -97,20 +99,13 @@ impl Process {
             paused_at: None,
             held: VecDeque::new(),
             wake_at: Timestamp::MAX,
+            timer_at: Timestamp::MAX,
             spins: 0,
             stopping: false,
             stopping_since: now,
             google: GoogleClient::new(),
             ear: None,
         }
-    }
-
-    /// When it is to be called, true time: never, while nothing runs here or it is paused.
-    fn timer_at(&self) -> Timestamp {
-        if self.machine.is_none() || self.paused_at.is_some() {
-            return Timestamp::MAX;
-        }
-        self.wake_at
     }
 
     /// Whether it runs, and is not on its way out.
@@ -164,7 +159,6 @@ impl World<'_> {
         settings.spread = policy.spread;
         settings.backoff = policy.backoff;
         settings.poll_ms = policy.poll_ms;
-        settings.poll_max_ms = policy.poll_max_ms;
         settings
     }
 
@@ -346,17 +340,32 @@ impl World<'_> {
         }
     }
 
-    /// Which process is to be called next, and when; of several, the first. Timers stand beside the heap, as each answer
-    /// moves its process's: in the heap most would be stale.
-    pub(super) fn next_timer(&self) -> (Timestamp, u32) {
-        let mut next = (Timestamp::MAX, 0);
-        for (process, index) in self.processes.iter().zip(0..) {
-            let at = process.timer_at();
-            if at < next.0 {
-                next = (at, index);
-            }
+    /// A planned timer has come.
+    pub(super) fn timer(&mut self, index: u32) {
+        let now = self.now;
+        let process = &mut self.processes[index as usize];
+        if process.timer_at > now {
+            // One that was planned before an earlier one, or for a process before this one.
+            return;
         }
-        next
+        process.timer_at = Timestamp::MAX;
+        if process.machine.is_none() || process.paused_at.is_some() {
+            return;
+        }
+        if process.wake_at > now {
+            self.plan_timer(index);
+            return;
+        }
+        self.timeout(index);
+    }
+
+    fn plan_timer(&mut self, index: u32) {
+        let process = &mut self.processes[index as usize];
+        if process.wake_at < process.timer_at {
+            process.timer_at = process.wake_at;
+            self.heap
+                .push(process.wake_at, Event::Timer { process: index });
+        }
     }
 
     /// Tells the machine something.
@@ -400,6 +409,7 @@ impl World<'_> {
                         );
                     }
                     process.wake_at = process.clock.true_at(at).max(now);
+                    self.plan_timer(index);
                     self.tell_other_replicas(index);
                     return;
                 }
